@@ -1,0 +1,39 @@
+# Penstock: streams, continuous views and pipes inside PostgreSQL.
+#
+#   make PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
+#   make install | test | bench | demo
+
+EXTENSION    = penstock
+EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" penstock.control)
+
+# Modules in the order of their SQL: earlier ones are used by later ones.
+SQL_MODULES  = src/penstock.sql src/catalogue/catalogue.sql src/stream/stream.sql \
+               src/view/view.sql src/engine/engine.sql
+
+MODULE_big   = penstock
+OBJS         = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c) \
+               $(foreach d,util compat catalogue stream position aggregate vector view engine,$(wildcard src/$(d)/*.c))))
+DATA_built   = penstock--$(EXTVERSION).sql
+EXTRA_CLEAN  = penstock--*.sql $(OBJS:.o=.d) $(OBJS:.o=.bc)
+
+PG_CPPFLAGS  = -Isrc -DPENSTOCK_VERSION='"$(EXTVERSION)"' -MMD -MP
+PG_CFLAGS    = -Wextra -Wno-unused-parameter -Wno-sign-compare $(WERROR)
+SHLIB_LINK   = -lzstd -Wl,-Bsymbolic
+override with_llvm = no
+
+# These bring what they need themselves: there may be no pg_config yet.
+ifneq ($(filter test bench demo,$(MAKECMDGOALS)),)
+.PHONY: test bench demo
+test:  ; test/run
+bench: ; test/bench/run
+demo:  ; demo/run
+else
+PG_CONFIG   ?= pg_config
+PGXS        := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+endif
+
+-include $(OBJS:.o=.d)
+
+penstock--$(EXTVERSION).sql: $(SQL_MODULES) penstock.control
+	cat $(SQL_MODULES) > $@

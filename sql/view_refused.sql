@@ -1,0 +1,65 @@
+-- What cannot be kept is refused with the construct, its place and a hint.
+\set VERBOSITY default
+CREATE TABLE r_events (ts timestamptz, k int, v float8) USING stream;
+CREATE TABLE r_other (ts timestamptz, k int) USING stream;
+CREATE TABLE r_table (k int, name text);
+
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, percentile_cont(0.5) WITHIN GROUP (ORDER BY v) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, count(DISTINCT v) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, array_agg(v ORDER BY ts) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, json_agg(v) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT DISTINCT k FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT DISTINCT ON (k) k, v FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events ORDER BY ts LIMIT 10;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, row_number() OVER (ORDER BY ts) FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, v, count(*) FROM r_events GROUP BY ROLLUP (k, v);
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT a.k FROM r_events a JOIN r_other b ON a.k = b.k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT a.k FROM r_events a, r_events b;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT t.name, e.v FROM r_table t LEFT JOIN r_events e ON e.k = t.k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT t.name, e.v FROM r_table t FULL JOIN r_events e ON e.k = t.k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events UNION SELECT k FROM r_other;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events EXCEPT ALL SELECT k FROM r_other;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events UNION ALL SELECT k FROM r_table;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT max(n) FROM (SELECT k, count(*) AS n FROM r_events GROUP BY k) x;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events WHERE k IN (SELECT k FROM r_other);
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, (SELECT count(*) FROM r_table), count(*) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events WHERE ts > now() - interval '1 hour';
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, random() FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, current_date FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k FROM r_events TABLESAMPLE SYSTEM (10);
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT name FROM r_table;
+CREATE MATERIALIZED VIEW r USING continuous AS WITH RECURSIVE x AS (SELECT k FROM r_events UNION ALL SELECT k + 1 FROM x WHERE k < 5) SELECT k FROM x;
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, generate_series(1, 2), count(*) FROM r_events GROUP BY k;
+CREATE MATERIALIZED VIEW r USING continuous WITH (penstock.backfil = off) AS SELECT k FROM r_events;
+CREATE MATERIALIZED VIEW r USING continuous WITH (penstock.backfill = maybe) AS SELECT k FROM r_events;
+CREATE TABLE r (a int) USING continuous;
+CREATE TABLE r USING continuous AS SELECT 1 AS a;
+CREATE MATERIALIZED VIEW r AS SELECT k FROM r_events;
+ALTER MATERIALIZED VIEW r SET ACCESS METHOD continuous;
+SELECT penstock.rebuild('r');
+SELECT penstock.explain('r');
+DROP MATERIALIZED VIEW r;
+
+-- what is possible with a view, and what is not
+CREATE MATERIALIZED VIEW r USING continuous AS SELECT k, count(*) FROM r_events GROUP BY k;
+INSERT INTO r VALUES (1, 1);
+DELETE FROM r;
+REFRESH MATERIALIZED VIEW r WITH NO DATA;
+REFRESH MATERIALIZED VIEW penstock.position;
+INSERT INTO penstock.continuous_view DEFAULT VALUES;
+CREATE MATERIALIZED VIEW IF NOT EXISTS r USING continuous AS SELECT k, count(*) FROM r_events GROUP BY k;
+ALTER MATERIALIZED VIEW r RENAME TO r2;
+ALTER MATERIALIZED VIEW r2 RENAME COLUMN count TO n;
+CREATE SCHEMA r_schema;
+ALTER MATERIALIZED VIEW r2 SET SCHEMA r_schema;
+ALTER TABLE r_events RENAME TO r_renamed;
+ALTER TABLE r_renamed RENAME COLUMN k TO key;
+INSERT INTO r_renamed VALUES (now(), 1, 1), (now(), 1, 2);
+SELECT penstock.catch_up();
+SELECT * FROM r_schema.r2;
+ALTER MATERIALIZED VIEW r_schema.r2 SET ACCESS METHOD heap;
+SELECT count(*) FROM penstock.continuous_view;
+SELECT * FROM r_schema.r2;
+ALTER TABLE r_renamed DROP COLUMN key;
+DROP TABLE r_renamed, r_other, r_table CASCADE;
+DROP SCHEMA r_schema;

@@ -1,0 +1,266 @@
+/*
+ * tail.c
+ *	  The ring through which writers tell the engine where they wrote.
+ *
+ * There is one ring for the whole cluster.  Writers append under an exclusive lock, for
+ * the time of one 40-byte copy; readers copy entries under a shared lock.  Nobody waits for a
+ * reader: a reader that falls behind by more than the ring's size learns so and scans the
+ * directories of its streams instead.  The ring is empty after a restart; so is the memory
+ * of every reader.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+#include "utils/guc.h"
+
+#include "stream/tail.h"
+
+/* An engine worker that wants to be woken.  Slots are never reused while dboid is set. */
+typedef struct TailListener
+{
+	pg_atomic_uint32 dboid;		/* read by anybody; written by the listener, lock held */
+	struct Latch *latch;		/* a PGPROC's latch; valid before dboid is set, under the lock */
+} TailListener;
+
+typedef struct TailShared
+{
+	LWLock	   *lock;			/* set once, when shared memory is made */
+	uint64		head;			/* next entry's number; written by writers, lock held exclusively */
+	int			size;			/* entries in the ring, a power of two; set once */
+	int			max_listeners;	/* set once */
+	TailListener *listeners;	/* behind the ring; set once */
+	PenstockTailEntry ring[FLEXIBLE_ARRAY_MEMBER];	/* written by writers, lock held
+													 * exclusively */
+} TailShared;
+
+static TailShared *tail;
+
+static int	tail_size = 65536;
+
+static shmem_request_hook_type next_shmem_request_hook;
+static shmem_startup_hook_type next_shmem_startup_hook;
+
+/* The ring's size: the next power of two, so that a position is a mask away. */
+static int
+ring_size(void)
+{
+	int			size = 1024;
+
+	while (size < tail_size)
+		size *= 2;
+	return size;
+}
+
+/* No more engines can listen than there are background workers. */
+static int
+listener_count(void)
+{
+	return max_worker_processes + 1;
+}
+
+static Size
+listeners_offset(void)
+{
+	return MAXALIGN(add_size(offsetof(TailShared, ring),
+							 mul_size(ring_size(), sizeof(PenstockTailEntry))));
+}
+
+static Size
+tail_shmem_size(void)
+{
+	return add_size(listeners_offset(), mul_size(listener_count(), sizeof(TailListener)));
+}
+
+static void
+tail_shmem_request(void)
+{
+	if (next_shmem_request_hook)
+		next_shmem_request_hook();
+
+	RequestAddinShmemSpace(tail_shmem_size());
+	RequestNamedLWLockTranche("penstock tail", 1);
+}
+
+static void
+tail_shmem_startup(void)
+{
+	bool		found;
+
+	if (next_shmem_startup_hook)
+		next_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	tail = ShmemInitStruct("penstock tail", tail_shmem_size(), &found);
+	if (!found)
+	{
+		tail->lock = &GetNamedLWLockTranche("penstock tail")->lock;
+		tail->head = 0;
+		tail->size = ring_size();
+		tail->max_listeners = listener_count();
+		tail->listeners = (TailListener *) ((char *) tail + listeners_offset());
+		for (int i = 0; i < tail->max_listeners; i++)
+		{
+			pg_atomic_init_u32(&tail->listeners[i].dboid, InvalidOid);
+			tail->listeners[i].latch = NULL;
+		}
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * penstock_tail_init asks for the ring's shared memory and defines its size setting.
+ */
+void
+penstock_tail_init(void)
+{
+	DefineCustomIntVariable("penstock.tail_size",
+							"Number of chunks that writers can be ahead of the engine before it has to scan directories.",
+							"Rounded up to a power of two; each takes 40 bytes of shared memory.",
+							&tail_size, 65536, 1024, 16 * 1024 * 1024,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	next_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = tail_shmem_request;
+	next_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = tail_shmem_startup;
+}
+
+/*
+ * penstock_tail_publish announces a chunk whose directory tuple has been inserted.  Must be called
+ * before the transaction commits (or prepares).  That it rolls back later does no harm.
+ */
+void
+penstock_tail_publish(Oid relid, FullTransactionId xid, ItemPointer tid, int32 nrows)
+{
+	PenstockTailEntry *entry;
+
+	LWLockAcquire(tail->lock, LW_EXCLUSIVE);
+	entry = &tail->ring[tail->head & (tail->size - 1)];
+	entry->dboid = MyDatabaseId;
+	entry->relid = relid;
+	entry->xid = xid;
+	entry->tid = *tid;
+	entry->nrows = nrows;
+	tail->head++;
+	LWLockRelease(tail->lock);
+}
+
+/*
+ * penstock_tail_head returns the number of the next entry to be written.
+ */
+uint64
+penstock_tail_head(void)
+{
+	uint64		head;
+
+	LWLockAcquire(tail->lock, LW_SHARED);
+	head = tail->head;
+	LWLockRelease(tail->lock);
+	return head;
+}
+
+/*
+ * penstock_tail_read copies up to max entries of this database, see tail.h.  Holds the lock for at
+ * most a thousand entries at a time, so that writers are not held up by a long walk.
+ */
+int
+penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int max, bool *overrun)
+{
+	int			copied = 0;
+	bool		more = true;
+
+	*overrun = false;
+	while (more && copied < max)
+	{
+		int			budget = 1024;
+
+		LWLockAcquire(tail->lock, LW_SHARED);
+		if (tail->head - *cursor > tail->size)
+		{
+			*cursor = tail->head;
+			*overrun = true;
+		}
+		while (*cursor < tail->head && copied < max && budget-- > 0)
+		{
+			PenstockTailEntry *entry = &tail->ring[*cursor & (tail->size - 1)];
+
+			if (entry->dboid == MyDatabaseId)
+				entries[copied++] = *entry;
+			(*cursor)++;
+		}
+		more = *cursor < tail->head;
+		LWLockRelease(tail->lock);
+	}
+	return copied;
+}
+
+/*
+ * penstock_tail_wake sets the latch of the engine of dboid, if it has one.  Takes no lock: a latch
+ * belongs to a PGPROC and is there for ever, so at worst a stranger is woken in vain.
+ */
+void
+penstock_tail_wake(Oid dboid)
+{
+	/* pairs with the lock release after which a listener looks at the ring */
+	pg_memory_barrier();
+
+	for (int i = 0; i < tail->max_listeners; i++)
+	{
+		TailListener *listener = &tail->listeners[i];
+
+		if (pg_atomic_read_u32(&listener->dboid) == dboid)
+		{
+			struct Latch *latch;
+
+			pg_read_barrier();
+			latch = listener->latch;
+			if (latch)
+				SetLatch(latch);
+			return;
+		}
+	}
+}
+
+/*
+ * penstock_tail_listen registers the latch that penstock_tail_wake(dboid) sets; NULL unregisters.
+ */
+void
+penstock_tail_listen(Oid dboid, struct Latch *latch)
+{
+	TailListener *mine = NULL;
+
+	LWLockAcquire(tail->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < tail->max_listeners; i++)
+	{
+		TailListener *listener = &tail->listeners[i];
+		Oid			owner = pg_atomic_read_u32(&listener->dboid);
+
+		if (owner == dboid)
+		{
+			mine = listener;
+			break;
+		}
+		if (owner == InvalidOid && mine == NULL)
+			mine = listener;
+	}
+
+	if (latch != NULL && mine != NULL)
+	{
+		mine->latch = latch;
+		pg_write_barrier();
+		pg_atomic_write_u32(&mine->dboid, dboid);
+	}
+	else if (mine != NULL)
+		pg_atomic_write_u32(&mine->dboid, InvalidOid);
+	LWLockRelease(tail->lock);
+
+	if (mine == NULL)
+		elog(ERROR, "no room for another listener of the tail");
+}

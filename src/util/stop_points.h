@@ -1,0 +1,18 @@
+/*
+ * stop_points.h
+ *	  All places at which a test can stop the server, in one list.
+ *
+ * The number is the key to wait on: see stop_point.h.
+ */
+PENSTOCK_STOP(1, engine_before_snapshot)	/* a round begins, nothing read yet */
+PENSTOCK_STOP(2, engine_after_snapshot)	/* S2 is taken, the tail not yet read */
+PENSTOCK_STOP(3, engine_after_apply)	/* views changed, positions not saved */
+PENSTOCK_STOP(4, engine_before_commit)	/* positions saved, not committed */
+PENSTOCK_STOP(5, engine_after_commit)	/* committed, memory not yet brought up to date */
+PENSTOCK_STOP(6, engine_before_merge)
+PENSTOCK_STOP(7, engine_before_retain)
+PENSTOCK_STOP(8, stream_after_flush)	/* a chunk is written, not yet published */
+PENSTOCK_STOP(9, stream_after_publish)	/* published, not committed */
+PENSTOCK_STOP(10, view_after_fill)	/* a new view is filled, not registered */
+PENSTOCK_STOP(11, view_between_state_and_rows)
+PENSTOCK_STOP(12, engine_commit_visible)	/* in a writer: visible, invalidations not yet sent */
