@@ -278,6 +278,7 @@ penstock_launcher_main(Datum arg)
 	{
 		long		timeout;
 		bool		look;
+		bool		called;
 
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
@@ -292,11 +293,17 @@ penstock_launcher_main(Datum arg)
 		LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
 		look = penstock_engine->look_at_databases;
 		penstock_engine->look_at_databases = false;
+		penstock_engine->launcher_called = false;
 		LWLockRelease(penstock_engine->lock);
 		if (look)
 			look_at_databases();
 
 		timeout = start_workers();
+		LWLockAcquire(penstock_engine->lock, LW_SHARED);
+		called = penstock_engine->launcher_called;
+		LWLockRelease(penstock_engine->lock);
+		if (called)
+			continue;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0),
 						 timeout, penstock_wait_event(PENSTOCK_WAIT_LAUNCHER));

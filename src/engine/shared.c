@@ -212,14 +212,25 @@ penstock_database_wanted_away(const PenstockDatabase *database)
 }
 
 /*
+ * penstock_launcher_call wakes the launcher, and makes it look around once more if it is awake.  Caller
+ * holds the lock exclusively.
+ */
+void
+penstock_launcher_call(void)
+{
+	penstock_engine->launcher_called = true;
+	if (penstock_engine->launcher)
+		SetLatch(penstock_engine->launcher);
+}
+
+/*
  * penstock_engine_wake_launcher lets the launcher look around.
  */
 void
 penstock_engine_wake_launcher(void)
 {
-	LWLockAcquire(penstock_engine->lock, LW_SHARED);
-	if (penstock_engine->launcher)
-		SetLatch(penstock_engine->launcher);
+	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
+	penstock_launcher_call();
 	LWLockRelease(penstock_engine->lock);
 }
 
@@ -243,8 +254,7 @@ penstock_engine_request(Oid dboid)
 		/* it may have decided to go a moment ago */
 		database->no_extension = false;
 	}
-	if (penstock_engine->launcher)
-		SetLatch(penstock_engine->launcher);
+	penstock_launcher_call();
 	LWLockRelease(penstock_engine->lock);
 
 	if (database == NULL)

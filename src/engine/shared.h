@@ -111,6 +111,7 @@ typedef struct PenstockEngineShared
 {
 	LWLock	   *lock;			/* protects everything here and both hashes */
 	struct Latch *launcher;		/* the launcher's latch, or NULL; launcher writes */
+	bool		launcher_called;	/* B: look around; launcher clears.  A latch alone forgets */
 	TimestampTz stats_reset;
 	TimestampTz start_after;	/* no worker before this time; set when shared memory is made */
 	bool		look_at_databases;	/* B: launcher must read pg_database again */
@@ -129,6 +130,7 @@ extern PenstockViewStat *penstock_view_stat(Oid relid);
 extern PenstockStreamStat *penstock_stream_stat(Oid relid);
 extern bool penstock_database_held(PenstockDatabase *database);
 extern bool penstock_database_wanted_away(const PenstockDatabase *database);
+extern void penstock_launcher_call(void);
 
 /* Take the lock themselves. */
 extern void penstock_engine_request(Oid dboid);

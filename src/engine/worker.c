@@ -71,8 +71,7 @@ worker_exit(int code, Datum arg)
 		}
 		ConditionVariableBroadcast(&mine->caught_up);
 	}
-	if (penstock_engine->launcher)
-		SetLatch(penstock_engine->launcher);
+	penstock_launcher_call();
 	LWLockRelease(penstock_engine->lock);
 }
 
@@ -94,8 +93,7 @@ attach(int slot)
 		mine->pid = MyProcPid;
 		mine->started_at = GetCurrentTimestamp();
 		/* it may start the next one now */
-		if (penstock_engine->launcher)
-			SetLatch(penstock_engine->launcher);
+		penstock_launcher_call();
 	}
 	LWLockRelease(penstock_engine->lock);
 
@@ -218,6 +216,7 @@ main_loop(Engine *engine)
 		long		stats_due;
 
 		ResetLatch(MyLatch);
+		(void) penstock_tail_called(MyDatabaseId);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
@@ -242,6 +241,9 @@ main_loop(Engine *engine)
 			continue;
 		if (round.applied)
 			pace(&round);
+
+		if (penstock_tail_called(MyDatabaseId) || ConfigReloadPending)
+			continue;
 
 		pgstat_report_activity(STATE_IDLE, NULL);
 		timeout = more ? 0 : until(next_retry(engine), upkeep_due);

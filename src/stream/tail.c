@@ -27,6 +27,7 @@ typedef struct TailListener
 {
 	pg_atomic_uint32 dboid;		/* read by anybody; written by the listener, lock held */
 	struct Latch *latch;		/* a PGPROC's latch; valid before dboid is set, under the lock */
+	pg_atomic_uint32 called;	/* set by anybody who wakes it; cleared by the listener */
 } TailListener;
 
 typedef struct TailShared
@@ -108,6 +109,7 @@ tail_shmem_startup(void)
 		for (int i = 0; i < tail->max_listeners; i++)
 		{
 			pg_atomic_init_u32(&tail->listeners[i].dboid, InvalidOid);
+			pg_atomic_init_u32(&tail->listeners[i].called, 0);
 			tail->listeners[i].latch = NULL;
 		}
 	}
@@ -201,6 +203,16 @@ penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int max, bool *ov
 	return copied;
 }
 
+/* The slot of the engine of dboid, NULL if none listens.  Takes no lock. */
+static TailListener *
+find_listener(Oid dboid)
+{
+	for (int i = 0; i < tail->max_listeners; i++)
+		if (pg_atomic_read_u32(&tail->listeners[i].dboid) == dboid)
+			return &tail->listeners[i];
+	return NULL;
+}
+
 /*
  * penstock_tail_wake sets the latch of the engine of dboid, if it has one.  Takes no lock: a latch
  * belongs to a PGPROC and is there for ever, so at worst a stranger is woken in vain.
@@ -208,24 +220,33 @@ penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int max, bool *ov
 void
 penstock_tail_wake(Oid dboid)
 {
+	TailListener *listener;
+	struct Latch *latch;
+
 	/* pairs with the lock release after which a listener looks at the ring */
 	pg_memory_barrier();
+	listener = find_listener(dboid);
+	if (listener == NULL)
+		return;
+	pg_read_barrier();
+	latch = listener->latch;
+	/* before the latch: the listener may be about to sleep */
+	pg_atomic_write_u32(&listener->called, 1);
+	if (latch)
+		SetLatch(latch);
+}
 
-	for (int i = 0; i < tail->max_listeners; i++)
-	{
-		TailListener *listener = &tail->listeners[i];
+/*
+ * penstock_tail_called tells the listener of dboid whether it was woken since it last asked.  Whoever sleeps on
+ * the latch asks right before: in between, the server itself resets the latch whenever it waits for a lock or a page.
+ */
+bool
+penstock_tail_called(Oid dboid)
+{
+	TailListener *listener = find_listener(dboid);
 
-		if (pg_atomic_read_u32(&listener->dboid) == dboid)
-		{
-			struct Latch *latch;
-
-			pg_read_barrier();
-			latch = listener->latch;
-			if (latch)
-				SetLatch(latch);
-			return;
-		}
-	}
+	/* a full barrier: what was committed before the call is visible after it */
+	return listener != NULL && pg_atomic_exchange_u32(&listener->called, 0) != 0;
 }
 
 /*

@@ -38,6 +38,8 @@ extern int	penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int ma
 
 /* Wakes the engine of this database (any database); after the commit is visible. */
 extern void penstock_tail_wake(Oid dboid);
+/* Has it been called since it asked last?  A latch alone forgets: waiting for a lock or a page resets it. */
+extern bool penstock_tail_called(Oid dboid);
 /* The engine worker of dboid registers (unregisters: NULL) the latch to be set. */
 extern void penstock_tail_listen(Oid dboid, struct Latch *latch);
 

@@ -212,6 +212,23 @@ $writer->quit;
 sql('SELECT penstock.catch_up()');
 is(sql(differences('rooted', 'SELECT k, count(*) AS n FROM root GROUP BY k')), '0', 'no event of the new partition is passed by');
 
+# ---- a wake-up that comes while the engine waits for something else ----
+
+sql(q{
+	CREATE FUNCTION held(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(42); RETURN $1; END';
+	CREATE TABLE h (v int) USING stream;
+	CREATE MATERIALIZED VIEW hv USING continuous AS SELECT held(v) AS v FROM h;
+	INSERT INTO h VALUES (0)});
+sql('SELECT penstock.catch_up()');
+$long->must('SELECT pg_advisory_lock(42)');
+sql('INSERT INTO h VALUES (1)');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}), 'a batch waits');
+sql('INSERT INTO h VALUES (2)');
+$long->must('SELECT pg_advisory_unlock(42)');
+ok($node->poll_query_until('postgres', q{SELECT state = 'idle' FROM pg_stat_activity WHERE backend_type = 'penstock engine'}), 'it sleeps again');
+is(sql('SELECT count(*) FROM hv'), '3', 'and has not forgotten what was committed while it waited');
+sql('DROP MATERIALIZED VIEW hv');
+
 # ---- errors ----
 
 sql('CREATE TABLE e (v int) USING stream');
