@@ -10,6 +10,8 @@
 #include "utils/guc.h"
 
 #include "engine/engine.h"
+#include "pipe/pipe.h"
+#include "queue/queue.h"
 #include "stream/stream.h"
 #include "stream/tail.h"
 #include "util/stop_point.h"
@@ -31,6 +33,8 @@ static void (*const modules[]) (void) =
 	penstock_vector_init,
 	penstock_view_init,
 	penstock_engine_init,
+	penstock_queue_init,
+	penstock_pipe_init,
 	penstock_utility_init,
 };
 

@@ -18,4 +18,67 @@ CREATE UNIQUE INDEX position_consumer ON penstock.position (consumer);
 COMMENT ON MATERIALIZED VIEW penstock.position IS
   'how far each consumer has come: it has seen what snapshot "seen" sees and, while a long backlog is worked off, of what "upto" sees beyond that the chunks up to the cursor';
 
-GRANT SELECT ON penstock.continuous_view, penstock.position TO PUBLIC;
+CREATE MATERIALIZED VIEW penstock.pipe AS
+  SELECT NULL::pg_catalog.oid AS pipe, NULL::pg_catalog.text AS name, NULL::pg_catalog.regrole AS owner,
+         NULL::pg_catalog.regclass AS source, NULL::pg_catalog.text AS statements, NULL::"char" AS status,
+         NULL::pg_catalog.text AS error, NULL::"char" AS on_error, NULL::integer AS batch_rows,
+         NULL::bigint AS batch_bytes, NULL::integer AS batch_time, NULL::bigint AS dedup_window,
+         NULL::pg_catalog.text AS settings
+  WHERE false;
+CREATE UNIQUE INDEX pipe_pipe ON penstock.pipe (pipe);
+COMMENT ON MATERIALIZED VIEW penstock.pipe IS
+  'pipes of this database: status a (active), p (paused) or f (failed, with the error); on_error d (dead letter), s (stop) or k (skip); batch_time and dedup_window in ms';
+
+CREATE MATERIALIZED VIEW penstock.source_position AS
+  SELECT NULL::pg_catalog.oid AS pipe, NULL::pg_catalog.text AS partition, NULL::bigint AS "offset", NULL::bigint AS row
+  WHERE false;
+CREATE INDEX source_position_pipe ON penstock.source_position (pipe);
+COMMENT ON MATERIALIZED VIEW penstock.source_position IS
+  'how far each pipe has read its queue: the offset (or LSN) at which each partition is read on, and rows to be left out there';
+
+CREATE MATERIALIZED VIEW penstock.seen_message AS
+  SELECT NULL::pg_catalog.oid AS pipe, NULL::bigint AS hash, NULL::bytea AS id, NULL::timestamptz AS seen_at
+  WHERE false;
+CREATE INDEX seen_message_id ON penstock.seen_message (pipe, hash);
+CREATE INDEX seen_message_at ON penstock.seen_message (pipe, seen_at);
+COMMENT ON MATERIALIZED VIEW penstock.seen_message IS
+  'message ids that pipes with a dedup_window have seen within it';
+
+GRANT SELECT ON penstock.continuous_view, penstock.position, penstock.source_position TO PUBLIC;
+GRANT SELECT (pipe, name, owner, source, status, on_error, batch_rows, batch_bytes, batch_time, dedup_window) ON penstock.pipe TO PUBLIC;
+
+-- An ordinary table: whoever reads a dead letter may also delete it.
+CREATE TABLE penstock.dead_letter (
+  id bigint NOT NULL,
+  pipe oid NOT NULL,
+  pipe_name text NOT NULL,
+  owner regrole NOT NULL,
+  source oid NOT NULL,
+  partition text,
+  "offset" bigint,
+  message_id text,
+  key bytea,
+  payload bytea,
+  headers jsonb,
+  statement integer,
+  column_name text,
+  sqlstate text NOT NULL,
+  message text NOT NULL,
+  detail text,
+  failed_at timestamptz NOT NULL,
+  redrive boolean NOT NULL
+);
+CREATE UNIQUE INDEX dead_letter_id ON penstock.dead_letter (id);
+CREATE INDEX dead_letter_pipe ON penstock.dead_letter (pipe, redrive);
+CREATE SEQUENCE penstock.dead_letter_id_seq OWNED BY penstock.dead_letter.id;
+COMMENT ON TABLE penstock.dead_letter IS
+  'events that a pipe could not work on, with the reason; visible to the pipe''s owner; penstock.redrive() sends them again, DELETE drops them';
+COMMENT ON COLUMN penstock.dead_letter.payload IS 'the message as it came; of a stream''s event, its row as JSON';
+COMMENT ON COLUMN penstock.dead_letter.statement IS 'number of the statement that failed, from 1; 0: the message could not be decoded';
+COMMENT ON COLUMN penstock.dead_letter.column_name IS 'the column that the value did not fit';
+COMMENT ON COLUMN penstock.dead_letter.redrive IS 'to be sent again';
+ALTER TABLE penstock.dead_letter ENABLE ROW LEVEL SECURITY;
+CREATE POLICY owner ON penstock.dead_letter USING (pg_catalog.pg_has_role(owner::oid, 'MEMBER'));
+GRANT SELECT, DELETE, UPDATE (redrive) ON penstock.dead_letter TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('penstock.dead_letter', '');
+SELECT pg_catalog.pg_extension_config_dump('penstock.dead_letter_id_seq', '');

@@ -25,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "catalogue/own_table.h"
 #include "catalogue/registry.h"
 #include "compat/compat.h"
 #include "util/errors.h"
@@ -54,105 +55,11 @@ enum
 	POSITION_NATTS = POSITION_CURSOR
 };
 
-/* One of our tables, open, with the index on its first column. */
-typedef struct Table
-{
-	Relation	rel;
-	Oid			index;
-} Table;
-
-static Oid
-table_oid(const char *name)
-{
-	Oid			namespace_oid = get_namespace_oid("penstock", true);
-	Oid			relid = OidIsValid(namespace_oid) ? get_relname_relid(name, namespace_oid) : InvalidOid;
-
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("penstock.%s does not exist", name),
-				 errhint("Create the extension in this database: CREATE EXTENSION penstock.")));
-	return relid;
-}
-
-static Table
-open_table(const char *name, LOCKMODE lockmode, int natts)
-{
-	Table		table;
-	List	   *indexes;
-
-	table.rel = table_open(table_oid(name), lockmode);
-	if (RelationGetDescr(table.rel)->natts != natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_PENSTOCK_VERSION),
-				 errmsg("penstock.%s has %d columns where the library expects %d",
-						name, RelationGetDescr(table.rel)->natts, natts),
-				 errhint("Run ALTER EXTENSION penstock UPDATE, or restart the server if the extension was updated.")));
-	indexes = RelationGetIndexList(table.rel);
-	table.index = indexes == NIL ? InvalidOid : linitial_oid(indexes);
-	list_free(indexes);
-	return table;
-}
-
-/* The row of key in a table: a copy, or NULL. */
-static HeapTuple
-find_row(Table *table, Oid key)
-{
-	ScanKeyData scankey;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(key));
-	scan = systable_beginscan(table->rel, table->index, OidIsValid(table->index), NULL, 1, &scankey);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		tuple = heap_copytuple(tuple);
-	systable_endscan(scan);
-	return tuple;
-}
-
 /* Tells the engine of this database, when this transaction commits, to read the registry again. */
 static void
 announce_change(void)
 {
-	CacheInvalidateRelcacheByRelid(table_oid("continuous_view"));
-}
-
-static void
-write_row(const char *name, int natts, Oid key, Datum *values, bool *isnull, bool insert)
-{
-	Table		table = open_table(name, RowExclusiveLock, natts);
-	HeapTuple	tuple = heap_form_tuple(RelationGetDescr(table.rel), values, isnull);
-
-	if (insert)
-		CatalogTupleInsert(table.rel, tuple);
-	else
-	{
-		HeapTuple	old = find_row(&table, key);
-
-		if (!HeapTupleIsValid(old))
-			elog(ERROR, "penstock.%s has no row for %u", name, key);
-		CatalogTupleUpdate(table.rel, &old->t_self, tuple);
-		heap_freetuple(old);
-	}
-	heap_freetuple(tuple);
-	table_close(table.rel, NoLock);
-	CommandCounterIncrement();
-}
-
-static void
-delete_row(const char *name, int natts, Oid key)
-{
-	Table		table = open_table(name, RowExclusiveLock, natts);
-	HeapTuple	old = find_row(&table, key);
-
-	if (HeapTupleIsValid(old))
-	{
-		CatalogTupleDelete(table.rel, &old->t_self);
-		heap_freetuple(old);
-	}
-	table_close(table.rel, NoLock);
-	CommandCounterIncrement();
+	CacheInvalidateRelcacheByRelid(penstock_own_table_oid("continuous_view"));
 }
 
 /* ---- penstock.continuous_view ---- */
@@ -180,7 +87,7 @@ write_view(const PenstockViewRow *row, bool insert)
 	else
 		isnull[VIEW_SETTINGS - 1] = true;
 
-	write_row("continuous_view", VIEW_NATTS, row->relid, values, isnull, insert);
+	penstock_own_table_write("continuous_view", VIEW_NATTS, row->relid, values, isnull, insert);
 	announce_change();
 }
 
@@ -227,7 +134,7 @@ penstock_registry_lock(Oid relid, bool wait)
 {
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, table_oid("continuous_view"), relid, 0);
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, penstock_own_table_oid("continuous_view"), relid, 0);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
@@ -249,7 +156,7 @@ penstock_registry_update(const PenstockViewRow *row)
 void
 penstock_registry_delete(Oid relid)
 {
-	delete_row("continuous_view", VIEW_NATTS, relid);
+	penstock_own_table_delete("continuous_view", VIEW_NATTS, relid);
 	announce_change();
 }
 
@@ -259,8 +166,8 @@ penstock_registry_delete(Oid relid)
 PenstockViewRow *
 penstock_registry_get(Oid relid)
 {
-	Table		table = open_table("continuous_view", AccessShareLock, VIEW_NATTS);
-	HeapTuple	tuple = find_row(&table, relid);
+	PenstockOwnTable table = penstock_own_table_open("continuous_view", AccessShareLock, VIEW_NATTS);
+	HeapTuple	tuple = penstock_own_table_find(&table, relid);
 	PenstockViewRow *row = NULL;
 
 	if (HeapTupleIsValid(tuple))
@@ -278,8 +185,8 @@ penstock_registry_get(Oid relid)
 bool
 penstock_registry_is_new(Oid relid)
 {
-	Table		table = open_table("continuous_view", AccessShareLock, VIEW_NATTS);
-	HeapTuple	tuple = find_row(&table, relid);
+	PenstockOwnTable table = penstock_own_table_open("continuous_view", AccessShareLock, VIEW_NATTS);
+	HeapTuple	tuple = penstock_own_table_find(&table, relid);
 	bool		result = HeapTupleIsValid(tuple) &&
 		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
 
@@ -305,7 +212,7 @@ compare_rows(const ListCell *a, const ListCell *b)
 List *
 penstock_registry_list(void)
 {
-	Table		table = open_table("continuous_view", AccessShareLock, VIEW_NATTS);
+	PenstockOwnTable table = penstock_own_table_open("continuous_view", AccessShareLock, VIEW_NATTS);
 	SysScanDesc scan = systable_beginscan(table.rel, InvalidOid, false, NULL, 0, NULL);
 	List	   *rows = NIL;
 	HeapTuple	tuple;
@@ -335,7 +242,7 @@ write_position(Oid consumer, const PenstockPosition *position, bool insert)
 	isnull[POSITION_UPTO - 1] = isnull[POSITION_CURSOR_STREAM - 1] =
 		isnull[POSITION_CURSOR - 1] = !position->slicing;
 
-	write_row("position", POSITION_NATTS, consumer, values, isnull, insert);
+	penstock_own_table_write("position", POSITION_NATTS, consumer, values, isnull, insert);
 
 	/* the engine itself knows */
 	if (insert || MyBackendType != B_BG_WORKER)
@@ -366,7 +273,7 @@ penstock_position_update(Oid consumer, const PenstockPosition *position)
 void
 penstock_position_delete(Oid consumer)
 {
-	delete_row("position", POSITION_NATTS, consumer);
+	penstock_own_table_delete("position", POSITION_NATTS, consumer);
 	announce_change();
 }
 
@@ -377,8 +284,8 @@ penstock_position_delete(Oid consumer)
 bool
 penstock_position_get(Oid consumer, PenstockPosition *position)
 {
-	Table		table = open_table("position", AccessShareLock, POSITION_NATTS);
-	HeapTuple	tuple = find_row(&table, consumer);
+	PenstockOwnTable table = penstock_own_table_open("position", AccessShareLock, POSITION_NATTS);
+	HeapTuple	tuple = penstock_own_table_find(&table, consumer);
 	Datum		values[POSITION_NATTS];
 	bool		isnull[POSITION_NATTS];
 
@@ -419,7 +326,7 @@ penstock_position_get(Oid consumer, PenstockPosition *position)
 void
 penstock_position_check_rewrite(Oid stream)
 {
-	Table		table = open_table("position", AccessShareLock, POSITION_NATTS);
+	PenstockOwnTable table = penstock_own_table_open("position", AccessShareLock, POSITION_NATTS);
 	SysScanDesc scan = systable_beginscan(table.rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 

@@ -15,7 +15,9 @@
 #include "commands/explain_state.h"
 #endif
 #include "executor/executor.h"
+#include "foreign/fdwapi.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -167,4 +169,45 @@ penstock_lock_is_ending(Oid relid)
 			return true;
 	}
 	return false;
+}
+
+ForeignPath *
+penstock_foreign_path(PlannerInfo *root, RelOptInfo *rel, double rows, double startup_cost, double total_cost)
+{
+#if PG_VERSION_NUM >= 180000
+	return create_foreignscan_path(root, rel, NULL, rows, 0, startup_cost, total_cost, NIL,
+								   rel->lateral_relids, NULL, NIL, NIL);
+#elif PG_VERSION_NUM >= 170000
+	return create_foreignscan_path(root, rel, NULL, rows, startup_cost, total_cost, NIL,
+								   rel->lateral_relids, NULL, NIL, NIL);
+#else
+	return create_foreignscan_path(root, rel, NULL, rows, startup_cost, total_cost, NIL,
+								   rel->lateral_relids, NULL, NIL);
+#endif
+}
+
+Oid
+penstock_scan_user(ForeignScanState *node)
+{
+	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
+#if PG_VERSION_NUM >= 160000
+	Oid			user = plan->checkAsUser;
+#else
+	Oid			user = exec_rt_fetch(plan->scan.scanrelid, node->ss.ps.state)->checkAsUser;
+#endif
+
+	return OidIsValid(user) ? user : GetUserId();
+}
+
+Oid
+penstock_modify_user(ResultRelInfo *rinfo, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	Oid			user = ExecGetResultRelCheckAsUser(rinfo, estate);
+#else
+	RangeTblEntry *rte = rinfo->ri_RangeTableIndex > 0 ? exec_rt_fetch(rinfo->ri_RangeTableIndex, estate) : NULL;
+	Oid			user = rte ? rte->checkAsUser : InvalidOid;
+#endif
+
+	return OidIsValid(user) ? user : GetUserId();
 }

@@ -94,6 +94,17 @@ extern uint32 penstock_new_wait_event(const char *name);
  */
 extern bool penstock_lock_is_ending(Oid relid);
 
+/* A path of a foreign scan without ordering or parameters. */
+struct PlannerInfo;
+struct RelOptInfo;
+struct ForeignPath;
+struct ForeignScanState;
+extern struct ForeignPath *penstock_foreign_path(struct PlannerInfo *root, struct RelOptInfo *rel, double rows,
+												 double startup_cost, double total_cost);
+/* As whom a foreign table is read or written. */
+extern Oid	penstock_scan_user(struct ForeignScanState *node);
+extern Oid	penstock_modify_user(struct ResultRelInfo *rinfo, struct EState *estate);
+
 /* 16 took the varlena macros out of postgres.h */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

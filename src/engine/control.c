@@ -243,7 +243,7 @@ take_ticket(ConditionVariable **caught_up)
 	if (ticket == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("penstock serves at most %d databases", PENSTOCK_MAX_DATABASES)));
+				 errmsg("penstock serves at most %d databases and pipes", PENSTOCK_MAX_SLOTS)));
 	return ticket;
 }
 

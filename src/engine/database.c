@@ -48,7 +48,8 @@ hold(Oid dboid)
 {
 	PenstockDatabase *database;
 	TimestampTz start = GetCurrentTimestamp();
-	int			pid;
+	int			pids[PENSTOCK_MAX_SLOTS];
+	int			n;
 
 	held_database = dboid;
 
@@ -73,13 +74,14 @@ hold(Oid dboid)
 	for (;;)
 	{
 		LWLockAcquire(penstock_engine->lock, LW_SHARED);
-		pid = database->dboid == dboid ? database->pid : 0;
+		n = penstock_database_pids(dboid, pids, lengthof(pids));
 		LWLockRelease(penstock_engine->lock);
-		if (pid == 0 || TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LONGEST_WAIT))
+		if (n == 0 || TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LONGEST_WAIT))
 			break;
 		penstock_tail_wake(dboid);
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), POLITE_WAIT))
-			(void) kill(pid, SIGTERM);
+			for (int i = 0; i < n; i++)
+				(void) kill(pids[i], SIGTERM);
 		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 5,
 						 penstock_wait_event(PENSTOCK_WAIT_HOLD));
 		ResetLatch(MyLatch);

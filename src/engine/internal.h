@@ -102,6 +102,10 @@ extern void penstock_engine_mark_failures(Engine *engine);
 extern void penstock_engine_report_round(Engine *engine, EngineRound *round);
 extern void penstock_engine_report_stopped(Oid relid);
 extern void penstock_engine_report_error(ErrorData *error);
+/* pipes.c */
+extern void penstock_engine_watch_pipes(void);
+extern void penstock_engine_pipes(void);
+extern int	penstock_engine_pipe_positions(Oid stream, Datum **positions);
 /* upkeep.c */
 extern List *penstock_engine_stream_oids(void);
 extern bool penstock_engine_upkeep(Engine *engine, TimestampTz *next_due);

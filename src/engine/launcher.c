@@ -42,7 +42,7 @@
 PGDLLEXPORT void penstock_launcher_main(Datum arg);
 
 /* Local to the launcher: the handle of each slot's worker, to learn that it did not come up. */
-static BackgroundWorkerHandle *handles[PENSTOCK_MAX_DATABASES];
+static BackgroundWorkerHandle *handles[PENSTOCK_MAX_SLOTS];
 static TimestampTz no_slot_logged;
 
 /*
@@ -115,17 +115,19 @@ database_is_there(Oid dboid)
 static void
 start_worker(int slot, Oid dboid)
 {
-	PenstockDatabase *database = &penstock_engine->databases[slot];
+	PenstockDatabase *database = &penstock_engine->slots[slot];
 	BackgroundWorker worker = {0};
 	bool		registered;
+	bool		pipe;
 
 	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
 	if (database->dboid != dboid || database->state != PENSTOCK_WORKER_WANTED ||
-		penstock_database_held(database))
+		penstock_slot_held(database))
 	{
 		LWLockRelease(penstock_engine->lock);
 		return;
 	}
+	pipe = OidIsValid(database->pipe);
 	database->state = PENSTOCK_WORKER_STARTING;
 	database->starting_since = GetCurrentTimestamp();
 	database->no_extension = false;
@@ -135,9 +137,9 @@ start_worker(int slot, Oid dboid)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "penstock", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "penstock_worker_main", sizeof(worker.bgw_function_name));
-	strlcpy(worker.bgw_name, "penstock engine", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "penstock engine", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, pipe ? "penstock_pipe_main" : "penstock_worker_main", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, pipe ? "penstock pipe" : "penstock engine", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, worker.bgw_name, BGW_MAXLEN);
 	worker.bgw_main_arg = Int32GetDatum(slot);
 	worker.bgw_notify_pid = MyProcPid;
 
@@ -172,7 +174,7 @@ start_worker(int slot, Oid dboid)
 static void
 check_starting(int slot)
 {
-	PenstockDatabase *database = &penstock_engine->databases[slot];
+	PenstockDatabase *database = &penstock_engine->slots[slot];
 	TimestampTz now = GetCurrentTimestamp();
 	pid_t		pid;
 	bool		dead;
@@ -202,9 +204,9 @@ start_workers(void)
 	TimestampTz next = 0;
 	int			starting = 0;
 
-	for (int slot = 0; slot < PENSTOCK_MAX_DATABASES; slot++)
+	for (int slot = 0; slot < PENSTOCK_MAX_SLOTS; slot++)
 	{
-		PenstockDatabase *database = &penstock_engine->databases[slot];
+		PenstockDatabase *database = &penstock_engine->slots[slot];
 
 		/* a stale look does no harm: start_worker looks again under the lock */
 		if (database->state == PENSTOCK_WORKER_STARTING)
@@ -213,16 +215,16 @@ start_workers(void)
 			starting++;
 	}
 
-	for (int slot = 0; slot < PENSTOCK_MAX_DATABASES; slot++)
+	for (int slot = 0; slot < PENSTOCK_MAX_SLOTS; slot++)
 	{
-		PenstockDatabase *database = &penstock_engine->databases[slot];
+		PenstockDatabase *database = &penstock_engine->slots[slot];
 		TimestampTz due;
 		Oid			dboid;
 		bool		held;
 
 		LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
 		dboid = database->state == PENSTOCK_WORKER_WANTED ? database->dboid : InvalidOid;
-		held = OidIsValid(dboid) && penstock_database_held(database);
+		held = OidIsValid(dboid) && penstock_slot_held(database);
 		due = Max(database->next_start, penstock_engine->start_after);
 		LWLockRelease(penstock_engine->lock);
 

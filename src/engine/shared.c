@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
@@ -79,8 +80,8 @@ shared_startup(void)
 		penstock_engine->lock = &GetNamedLWLockTranche("penstock engine")->lock;
 		penstock_engine->stats_reset = GetCurrentTimestamp();
 		penstock_engine->start_after = next_start();
-		for (int i = 0; i < PENSTOCK_MAX_DATABASES; i++)
-			ConditionVariableInit(&penstock_engine->databases[i].caught_up);
+		for (int i = 0; i < PENSTOCK_MAX_SLOTS; i++)
+			ConditionVariableInit(&penstock_engine->slots[i].caught_up);
 	}
 	ctl.keysize = sizeof(PenstockStatKey);
 	ctl.entrysize = sizeof(PenstockViewStat);
@@ -118,28 +119,38 @@ clear_slot(PenstockDatabase *database)
 }
 
 /*
- * penstock_database_find returns the slot of a database; if there is none, a new one (create) or NULL.
- * NULL also when all slots are taken.  Caller holds the lock, exclusively to create.
+ * penstock_slot_find returns the slot of a pipe (InvalidOid: of the database's engine); if there is none, a new
+ * one (create) or NULL.  NULL also when all slots are taken.  Caller holds the lock, exclusively to create.
  */
 PenstockDatabase *
-penstock_database_find(Oid dboid, bool create)
+penstock_slot_find(Oid dboid, Oid pipe, bool create)
 {
 	PenstockDatabase *free_slot = NULL;
 
-	for (int i = 0; i < PENSTOCK_MAX_DATABASES; i++)
+	for (int i = 0; i < PENSTOCK_MAX_SLOTS; i++)
 	{
-		PenstockDatabase *database = &penstock_engine->databases[i];
+		PenstockDatabase *slot = &penstock_engine->slots[i];
 
-		if (database->dboid == dboid)
-			return database;
-		if (free_slot == NULL && !OidIsValid(database->dboid))
-			free_slot = database;
+		if (slot->dboid == dboid && slot->pipe == pipe)
+			return slot;
+		if (free_slot == NULL && !OidIsValid(slot->dboid))
+			free_slot = slot;
 	}
 	if (!create || free_slot == NULL)
 		return NULL;
 	clear_slot(free_slot);
 	free_slot->dboid = dboid;
+	free_slot->pipe = pipe;
 	return free_slot;
+}
+
+/*
+ * penstock_database_find does so for the engine of a database.
+ */
+PenstockDatabase *
+penstock_database_find(Oid dboid, bool create)
+{
+	return penstock_slot_find(dboid, InvalidOid, create);
 }
 
 /*
@@ -196,6 +207,31 @@ penstock_database_held(PenstockDatabase *database)
 			held = true;
 	}
 	return held;
+}
+
+/*
+ * penstock_slot_held tells the same of the database of any slot: the engine's knows.
+ */
+bool
+penstock_slot_held(PenstockDatabase *slot)
+{
+	PenstockDatabase *database = penstock_database_find(slot->dboid, false);
+
+	return database != NULL && penstock_database_held(database);
+}
+
+/*
+ * penstock_database_pids fills pids with the processes that serve a database.
+ */
+int
+penstock_database_pids(Oid dboid, int *pids, int max)
+{
+	int			n = 0;
+
+	for (int i = 0; i < PENSTOCK_MAX_SLOTS && n < max; i++)
+		if (penstock_engine->slots[i].dboid == dboid && penstock_engine->slots[i].pid != 0)
+			pids[n++] = penstock_engine->slots[i].pid;
+	return n;
 }
 
 /*
@@ -260,7 +296,65 @@ penstock_engine_request(Oid dboid)
 	if (database == NULL)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("penstock serves at most %d databases", PENSTOCK_MAX_DATABASES)));
+				 errmsg("penstock serves at most %d databases and pipes", PENSTOCK_MAX_SLOTS)));
+}
+
+bool
+penstock_pipe_request(Oid dboid, Oid pipe)
+{
+	PenstockDatabase *slot;
+
+	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
+	slot = penstock_slot_find(dboid, pipe, true);
+	if (slot != NULL)
+	{
+		if (slot->state == PENSTOCK_WORKER_FREE)
+			slot->state = PENSTOCK_WORKER_WANTED;
+		/* it may have decided to go a moment ago */
+		slot->no_extension = false;
+	}
+	penstock_launcher_call();
+	LWLockRelease(penstock_engine->lock);
+	return slot != NULL;
+}
+
+/*
+ * penstock_pipe_slots_keep, see shared.h.
+ */
+void
+penstock_pipe_slots_keep(Oid dboid, List *pipes)
+{
+	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < PENSTOCK_MAX_SLOTS; i++)
+	{
+		PenstockDatabase *slot = &penstock_engine->slots[i];
+
+		if (slot->dboid == dboid && OidIsValid(slot->pipe) && slot->state <= PENSTOCK_WORKER_WANTED &&
+			!list_member_oid(pipes, slot->pipe))
+		{
+			ConditionVariableBroadcast(&slot->caught_up);
+			clear_slot(slot);
+		}
+	}
+	LWLockRelease(penstock_engine->lock);
+}
+
+void
+penstock_pipe_wake(Oid dboid, Oid pipe)
+{
+	PenstockDatabase *slot;
+	PGPROC	   *proc;
+
+	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
+	slot = penstock_slot_find(dboid, pipe, false);
+	if (slot != NULL && slot->pid != 0)
+	{
+		slot->called = true;
+		proc = BackendPidGetProc(slot->pid);
+		if (proc != NULL)
+			SetLatch(&proc->procLatch);
+	}
+	LWLockRelease(penstock_engine->lock);
 }
 
 /* Removes the entries of a database from a hash whose entries begin with PenstockStatKey. */
@@ -285,9 +379,11 @@ penstock_engine_forget_database(Oid dboid)
 	PenstockDatabase *database;
 
 	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
-	database = penstock_database_find(dboid, false);
-	if (database != NULL && database->state <= PENSTOCK_WORKER_WANTED)
+	for (int i = 0; i < PENSTOCK_MAX_SLOTS; i++)
 	{
+		database = &penstock_engine->slots[i];
+		if (database->dboid != dboid || database->state > PENSTOCK_WORKER_WANTED)
+			continue;
 		ConditionVariableBroadcast(&database->caught_up);
 		clear_slot(database);
 	}

@@ -6,25 +6,27 @@
 #define PENSTOCK_ENGINE_SHARED_H
 
 #include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 #include "utils/hsearch.h"
 
-#define PENSTOCK_MAX_DATABASES 256
+/* Slots: an engine for each database, and one for each pipe. */
+#define PENSTOCK_MAX_SLOTS 512
 #define PENSTOCK_MAX_HOLDERS 4
 #define PENSTOCK_ERROR_LENGTH 256
 
 /*
- * Life of a database's worker.
+ * Life of a worker: a database's engine, or a pipe.
  *
  *	 state		| what may follow, and when
  *	 -----------+-------------------------------------------------------------------
- *	 FREE		| WANTED: extension created, server started, database seen
+ *	 FREE		| WANTED: extension created, server started, database seen; pipe made
  *	 WANTED		| STARTING: launcher registers it (not while held, not before next_start);
  *				| FREE: the database is gone
  *	 STARTING	| RUNNING: the process attaches;  WANTED: it could not start
  *	 RUNNING	| WANTED: it ended, for whatever reason (next_start says when again);
- *				| FREE: it found no extension
+ *				| FREE: it found no extension, or no pipe that is to run
  */
 typedef enum PenstockWorkerState
 {
@@ -34,18 +36,38 @@ typedef enum PenstockWorkerState
 	PENSTOCK_WORKER_RUNNING
 } PenstockWorkerState;
 
+/* What a pipe's worker says of itself; written by it, under the lock. */
+typedef struct PenstockPipeStat
+{
+	int64		batches;
+	int64		events;
+	int64		dead_letters;
+	int64		skipped;		/* with on_error 'skip', and known messages of the dedup window */
+	int64		retries;		/* batches done again after an error that may go away */
+	int64		divided;		/* batches that had to be divided */
+	int64		lag;			/* events its source still has, -1: not known */
+	double		last_batch_ms;
+	double		total_ms;
+	TimestampTz last_batch_at;
+	bool		waiting;		/* the source is away, or refuses: source_error says why */
+	TimestampTz retry_at;
+	char		source_error[PENSTOCK_ERROR_LENGTH];
+} PenstockPipeStat;
+
 /*
- * One database.  Everything under PenstockEngineShared.lock; the last column says who writes
+ * One database's engine, or one pipe.  Everything under PenstockEngineShared.lock; the last column says who writes
  * (L launcher, W the worker, B any backend).
  */
 typedef struct PenstockDatabase
 {
 	Oid			dboid;			/* B, L; InvalidOid: slot is free */
+	Oid			pipe;			/* B; InvalidOid: the engine */
 	PenstockWorkerState state;	/* B, L, W */
 	int			pid;			/* W: while it runs, else 0 */
 	int			holders[PENSTOCK_MAX_HOLDERS];	/* B: pids that keep the worker away */
 	bool		no_slot;		/* L: max_worker_processes is used up */
-	bool		no_extension;	/* W: found none; the slot is freed at its exit */
+	bool		no_extension;	/* W: found none, or no pipe to run; the slot is freed at its exit */
+	bool		called;			/* B: a pipe's worker is to look around; W clears */
 	int			pause;			/* W, L: seconds to wait after the next failure */
 	TimestampTz next_start;		/* W, L */
 	TimestampTz started_at;		/* W */
@@ -64,6 +86,7 @@ typedef struct PenstockDatabase
 	uint64		requested;		/* B: tickets given out */
 	uint64		done;			/* W: every active view has reached this ticket */
 	ConditionVariable caught_up;	/* W broadcasts, B waits */
+	PenstockPipeStat pipe_stat; /* W */
 } PenstockDatabase;
 
 typedef struct PenstockStatKey
@@ -115,7 +138,7 @@ typedef struct PenstockEngineShared
 	TimestampTz stats_reset;
 	TimestampTz start_after;	/* no worker before this time; set when shared memory is made */
 	bool		look_at_databases;	/* B: launcher must read pg_database again */
-	PenstockDatabase databases[PENSTOCK_MAX_DATABASES];
+	PenstockDatabase slots[PENSTOCK_MAX_SLOTS];
 } PenstockEngineShared;
 
 extern PenstockEngineShared *penstock_engine;
@@ -126,6 +149,11 @@ extern void penstock_engine_shared_init(void);
 
 /* All with the lock held. */
 extern PenstockDatabase *penstock_database_find(Oid dboid, bool create);
+extern PenstockDatabase *penstock_slot_find(Oid dboid, Oid pipe, bool create);
+/* Has somebody the right to have the database of this slot for himself? */
+extern bool penstock_slot_held(PenstockDatabase *slot);
+/* Pids of every worker of the database; returns how many. */
+extern int	penstock_database_pids(Oid dboid, int *pids, int max);
 extern PenstockViewStat *penstock_view_stat(Oid relid);
 extern PenstockStreamStat *penstock_stream_stat(Oid relid);
 extern bool penstock_database_held(PenstockDatabase *database);
@@ -134,6 +162,12 @@ extern void penstock_launcher_call(void);
 
 /* Take the lock themselves. */
 extern void penstock_engine_request(Oid dboid);
+/* The same for a pipe of the database; false: all slots are taken. */
+extern bool penstock_pipe_request(Oid dboid, Oid pipe);
+/* Frees the slots of pipes of the database that are not in the list, and whose workers have ended. */
+extern void penstock_pipe_slots_keep(Oid dboid, List *pipes);
+/* Wakes the pipe's worker, if it has one. */
+extern void penstock_pipe_wake(Oid dboid, Oid pipe);
 extern void penstock_engine_wake_launcher(void);
 extern void penstock_engine_forget_database(Oid dboid);
 

@@ -109,15 +109,15 @@ penstock_stat_worker_rows(PG_FUNCTION_ARGS)
 	TimestampTz now = GetCurrentTimestamp();
 
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < PENSTOCK_MAX_DATABASES; i++)
+	for (int i = 0; i < PENSTOCK_MAX_SLOTS; i++)
 	{
 		PenstockDatabase database;
 		Row			row = {0};
 
 		LWLockAcquire(penstock_engine->lock, LW_SHARED);
-		database = penstock_engine->databases[i];
+		database = penstock_engine->slots[i];
 		LWLockRelease(penstock_engine->lock);
-		if (!OidIsValid(database.dboid))
+		if (!OidIsValid(database.dboid) || OidIsValid(database.pipe))
 			continue;
 
 		put(&row, ObjectIdGetDatum(database.dboid), false);

@@ -34,6 +34,8 @@
 /* Limits (us) of the pause after retention has looked at a stream. */
 #define SHORTEST_RETAIN_PAUSE (INT64CONST(500) * 1000)
 #define LONGEST_RETAIN_PAUSE (INT64CONST(60) * USECS_PER_SEC)
+/* How long (us) until it looks again whether a pipe has come on. */
+#define BLOCKED_PAUSE (INT64CONST(1) * USECS_PER_SEC)
 /* pg_class is not read more often than this (ms) */
 #define STREAMS_PAUSE 1000
 /* Pauses (ms) of a stream after an error */
@@ -42,12 +44,17 @@
 
 /* Positions of the stream's consumers: nothing that one of them needs may go. */
 static Datum *
-all_positions(Engine *engine, Oid relid, int *n)
+all_positions(Engine *engine, Oid relid, int *n, bool *pipes)
 {
-	Datum	   *result = palloc((list_length(engine->views) + 1) * sizeof(Datum));
+	Datum	   *result;
+	Datum	   *of_pipes;
+	int			npipes = penstock_engine_pipe_positions(relid, &of_pipes);
 	ListCell   *lc;
 
-	*n = 0;
+	result = palloc((list_length(engine->views) + npipes + 1) * sizeof(Datum));
+	memcpy(result, of_pipes, npipes * sizeof(Datum));
+	*n = npipes;
+	*pipes = npipes > 0;
 	foreach(lc, engine->views)
 	{
 		EngineView *view = lfirst(lc);
@@ -208,6 +215,7 @@ retain(Engine *engine, EngineStream *stream)
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz soonest;
 	bool		blocked = false;
+	bool		pipes = false;
 	Relation	rel = NULL;
 	char	   *name = NULL;
 
@@ -221,7 +229,7 @@ retain(Engine *engine, EngineStream *stream)
 		rel = try_table_open(stream->relid, NoLock);
 	if (rel != NULL)
 	{
-		positions = all_positions(engine, stream->relid, &npositions);
+		positions = all_positions(engine, stream->relid, &npositions, &pipes);
 		removed = penstock_stream_retain(stream->relid, positions, npositions, RETAIN_CHUNKS,
 										 &rows, &lost, &due, &blocked);
 		if (removed > 0)
@@ -257,6 +265,9 @@ retain(Engine *engine, EngineStream *stream)
 	if (removed >= RETAIN_CHUNKS)
 		return true;
 	stream->retain_at = due == 0 ? 0 : Max(due, soonest);
+	/* a pipe's position moves without a word to the engine */
+	if (blocked && pipes)
+		stream->retain_at = soonest + BLOCKED_PAUSE;
 	stream->blocked = blocked;
 	return false;
 }
@@ -268,6 +279,7 @@ merge(Engine *engine, Oid relid)
 	int			npositions;
 	Datum	   *positions;
 	int			replaced = 0;
+	bool		pipes;
 
 	pgstat_report_activity(STATE_RUNNING, "merging small chunks of a stream");
 	StartTransactionCommand();
@@ -276,7 +288,7 @@ merge(Engine *engine, Oid relid)
 	if (ConditionalLockRelationOid(relid, RowExclusiveLock) && penstock_is_stream(relid) &&
 		penstock_upkeep_try(relid))
 	{
-		positions = all_positions(engine, relid, &npositions);
+		positions = all_positions(engine, relid, &npositions, &pipes);
 		replaced = penstock_stream_merge(relid, positions, npositions);
 	}
 	if (!finish_step(engine, replaced > 0))

@@ -75,6 +75,8 @@ extern PenstockRewriteCheck penstock_rewrite_check;
  * by transaction abort.
  */
 extern void penstock_delta_set(List *deltas);
+/* The same, but only for streams in "consumed" (OIDs); the others are read whole, as by anybody. */
+extern void penstock_delta_set_for(List *consumed, List *deltas);
 extern void penstock_delta_clear(void);
 
 /*
@@ -89,6 +91,11 @@ extern void penstock_delta_on_fill(void (*count) (int nrows));
  * While planning a delta plan: the number of rows a stream is assumed to give (0: its real size).
  */
 extern void penstock_delta_assume_rows(double rows);
+
+/* The events of a delta as rows, see stream_rows.c. */
+struct PenstockGivenRow;
+extern void penstock_delta_rows(const PenstockDelta *delta, Relation rel, Snapshot snapshot,
+								struct PenstockGivenRow **rows, int *n, int *room);
 
 /* ---- upkeep, called by the engine between batches ---- */
 

@@ -22,6 +22,7 @@
 #include "utils/ruleutils.h"
 
 #include "stream/stream_internal.h"
+#include "util/given_rows.h"
 
 /* In dynamic shared memory; any participant may change it. */
 typedef struct SharedScan
@@ -44,6 +45,8 @@ typedef struct StreamScanState
 	bool		rest_decoded;	/* the others of the open chunk are decoded too */
 	int			row;			/* next row of the chunk */
 	int			nrows;			/* of the chunk that is open */
+	const PenstockGivenRows *given; /* rows to return instead of chunks, or NULL */
+	int			next_given;
 	uint64		ordinal;		/* chunks that source gave */
 	SharedScan *shared;			/* NULL: not parallel */
 	uint64		chunks_read;
@@ -128,6 +131,8 @@ begin_scan(CustomScanState *css, EState *estate, int eflags)
 	if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
 
+	state->given = penstock_given_rows_find(RelationGetRelid(rel));
+	state->next_given = state->given ? state->given->from : 0;
 	penstock_source_begin(&state->source, rel, estate->es_snapshot, penstock_delta_mode());
 	/* a delta and a fill leave this transaction's own events out */
 	if (state->source.mode == PENSTOCK_SCAN_FULL && !IsInParallelMode())
@@ -276,6 +281,28 @@ access_next(ScanState *node)
 	return slot;
 }
 
+/* The next of the rows that are given (ExecScanAccessMtd). */
+static TupleTableSlot *
+access_given(ScanState *node)
+{
+	StreamScanState *state = (StreamScanState *) node;
+	TupleTableSlot *slot = node->ss_ScanTupleSlot;
+	int			natts = slot->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(slot);
+	while (state->next_given < state->given->to)
+	{
+		PenstockGivenRow *row = &state->given->rows[state->next_given++];
+
+		if (row->left_out)
+			continue;
+		memcpy(slot->tts_values, row->values, natts * sizeof(Datum));
+		memcpy(slot->tts_isnull, row->isnull, natts * sizeof(bool));
+		return ExecStoreVirtualTuple(slot);
+	}
+	return slot;
+}
+
 static bool
 recheck(ScanState *node, TupleTableSlot *slot)
 {
@@ -295,6 +322,8 @@ exec_scan(CustomScanState *css)
 	ExprState  *qual = css->ss.ps.qual;
 	TupleTableSlot *slot = css->ss.ss_ScanTupleSlot;
 
+	if (state->given)
+		return ExecScan(&css->ss, access_given, recheck);
 	if (css->ss.ps.state->es_epq_active)
 		return ExecScan(&css->ss, access_next, recheck);
 
@@ -337,6 +366,7 @@ rescan(CustomScanState *css)
 	state->started = false;
 	state->row = state->nrows = 0;
 	state->ordinal = 0;
+	state->next_given = state->given ? state->given->from : 0;
 	ExecScanReScan(&css->ss);
 }
 
@@ -380,7 +410,7 @@ initialize_dsm(CustomScanState *css, ParallelContext *pcxt, void *coordinate)
 	state->shared = shared;
 
 	/* workers know nothing of a delta: the leader reads all of it, they find the counter at its end */
-	if (state->source.mode != PENSTOCK_SCAN_FULL)
+	if (state->source.mode != PENSTOCK_SCAN_FULL || state->given)
 	{
 		pg_atomic_write_u64(&shared->next, PG_INT64_MAX);
 		state->shared = NULL;

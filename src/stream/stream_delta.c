@@ -19,6 +19,8 @@ static struct
 {
 	PenstockScanMode mode;
 	List	   *deltas;			/* of PenstockDelta *, the caller's */
+	bool		some;			/* the mode is for the streams in consumed only */
+	List	   *consumed;		/* OIDs, the caller's */
 	Datum		position;		/* pg_snapshot, the caller's */
 	double		assumed_rows;
 	void		(*on_fill) (int nrows);
@@ -29,6 +31,15 @@ penstock_delta_set(List *deltas)
 {
 	setting.mode = PENSTOCK_SCAN_DELTA;
 	setting.deltas = deltas;
+	setting.some = false;
+}
+
+void
+penstock_delta_set_for(List *consumed, List *deltas)
+{
+	penstock_delta_set(deltas);
+	setting.some = true;
+	setting.consumed = consumed;
 }
 
 void
@@ -50,6 +61,7 @@ penstock_delta_clear(void)
 	setting.on_fill = NULL;
 	setting.mode = PENSTOCK_SCAN_FULL;
 	setting.deltas = NIL;
+	setting.some = false;
 }
 
 void
@@ -94,6 +106,9 @@ penstock_source_begin(PenstockChunkSource *source, Relation rel, Snapshot snapsh
 	memset(source, 0, sizeof(*source));
 	source->rel = rel;
 	source->snapshot = snapshot;
+	if (mode == PENSTOCK_SCAN_DELTA && setting.some &&
+		!list_member_oid(setting.consumed, RelationGetRelid(rel)))
+		mode = PENSTOCK_SCAN_FULL;
 	source->mode = mode;
 	if (mode == PENSTOCK_SCAN_DELTA)
 		source->delta = delta_of(RelationGetRelid(rel));

@@ -22,7 +22,7 @@
 
 #include "stream/tail.h"
 
-/* An engine worker that wants to be woken.  Slots are never reused while dboid is set. */
+/* A worker that wants to be woken: an engine, a pipe that reads a stream.  Slots are never reused while dboid is set. */
 typedef struct TailListener
 {
 	pg_atomic_uint32 dboid;		/* read by anybody; written by the listener, lock held */
@@ -36,12 +36,16 @@ typedef struct TailShared
 	uint64		head;			/* next entry's number; written by writers, lock held exclusively */
 	int			size;			/* entries in the ring, a power of two; set once */
 	int			max_listeners;	/* set once */
+	pg_atomic_uint32 used_listeners;	/* those beyond were never used; written with the lock held */
 	TailListener *listeners;	/* behind the ring; set once */
 	PenstockTailEntry ring[FLEXIBLE_ARRAY_MEMBER];	/* written by writers, lock held
 													 * exclusively */
 } TailShared;
 
 static TailShared *tail;
+
+/* This process's place among the listeners. */
+static TailListener *listening;
 
 static int	tail_size = 65536;
 
@@ -105,6 +109,7 @@ tail_shmem_startup(void)
 		tail->head = 0;
 		tail->size = ring_size();
 		tail->max_listeners = listener_count();
+		pg_atomic_init_u32(&tail->used_listeners, 0);
 		tail->listeners = (TailListener *) ((char *) tail + listeners_offset());
 		for (int i = 0; i < tail->max_listeners; i++)
 		{
@@ -203,85 +208,75 @@ penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int max, bool *ov
 	return copied;
 }
 
-/* The slot of the engine of dboid, NULL if none listens.  Takes no lock. */
-static TailListener *
-find_listener(Oid dboid)
-{
-	for (int i = 0; i < tail->max_listeners; i++)
-		if (pg_atomic_read_u32(&tail->listeners[i].dboid) == dboid)
-			return &tail->listeners[i];
-	return NULL;
-}
-
 /*
- * penstock_tail_wake sets the latch of the engine of dboid, if it has one.  Takes no lock: a latch
- * belongs to a PGPROC and is there for ever, so at worst a stranger is woken in vain.
+ * penstock_tail_wake sets the latches of those who listen in dboid.  Takes no lock: a latch belongs to a
+ * PGPROC and is there for ever, so at worst a stranger is woken in vain.
  */
 void
 penstock_tail_wake(Oid dboid)
 {
-	TailListener *listener;
-	struct Latch *latch;
+	int			used = (int) pg_atomic_read_u32(&tail->used_listeners);
 
 	/* pairs with the lock release after which a listener looks at the ring */
 	pg_memory_barrier();
-	listener = find_listener(dboid);
-	if (listener == NULL)
-		return;
-	pg_read_barrier();
-	latch = listener->latch;
-	/* before the latch: the listener may be about to sleep */
-	pg_atomic_write_u32(&listener->called, 1);
-	if (latch)
-		SetLatch(latch);
+
+	for (int i = 0; i < used; i++)
+	{
+		TailListener *listener = &tail->listeners[i];
+		struct Latch *latch;
+
+		if (pg_atomic_read_u32(&listener->dboid) != dboid)
+			continue;
+		pg_read_barrier();
+		latch = listener->latch;
+		/* before the latch: the listener may be about to sleep */
+		pg_atomic_write_u32(&listener->called, 1);
+		if (latch)
+			SetLatch(latch);
+	}
 }
 
 /*
- * penstock_tail_called tells the listener of dboid whether it was woken since it last asked.  Whoever sleeps on
- * the latch asks right before: in between, the server itself resets the latch whenever it waits for a lock or a page.
+ * penstock_tail_called tells this process whether it was woken since it last asked.  Whoever sleeps on the
+ * latch asks right before: in between, the server itself resets the latch whenever it waits for a lock or a page.
  */
 bool
-penstock_tail_called(Oid dboid)
+penstock_tail_called(void)
 {
-	TailListener *listener = find_listener(dboid);
-
 	/* a full barrier: what was committed before the call is visible after it */
-	return listener != NULL && pg_atomic_exchange_u32(&listener->called, 0) != 0;
+	return listening != NULL && pg_atomic_exchange_u32(&listening->called, 0) != 0;
 }
 
 /*
- * penstock_tail_listen registers the latch that penstock_tail_wake(dboid) sets; NULL unregisters.
+ * penstock_tail_listen registers the latch of this process, which penstock_tail_wake(dboid) sets from now on; NULL
+ * unregisters it.
  */
 void
 penstock_tail_listen(Oid dboid, struct Latch *latch)
 {
-	TailListener *mine = NULL;
-
 	LWLockAcquire(tail->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < tail->max_listeners; i++)
+	if (latch == NULL)
+	{
+		if (listening != NULL)
+			pg_atomic_write_u32(&listening->dboid, InvalidOid);
+		listening = NULL;
+	}
+	for (int i = 0; latch != NULL && listening == NULL && i < tail->max_listeners; i++)
 	{
 		TailListener *listener = &tail->listeners[i];
-		Oid			owner = pg_atomic_read_u32(&listener->dboid);
 
-		if (owner == dboid)
-		{
-			mine = listener;
-			break;
-		}
-		if (owner == InvalidOid && mine == NULL)
-			mine = listener;
-	}
-
-	if (latch != NULL && mine != NULL)
-	{
-		mine->latch = latch;
+		if (pg_atomic_read_u32(&listener->dboid) != InvalidOid)
+			continue;
+		listening = listener;
+		listener->latch = latch;
+		pg_atomic_write_u32(&listener->called, 0);
+		if (i >= (int) pg_atomic_read_u32(&tail->used_listeners))
+			pg_atomic_write_u32(&tail->used_listeners, i + 1);
 		pg_write_barrier();
-		pg_atomic_write_u32(&mine->dboid, dboid);
+		pg_atomic_write_u32(&listener->dboid, dboid);
 	}
-	else if (mine != NULL)
-		pg_atomic_write_u32(&mine->dboid, InvalidOid);
 	LWLockRelease(tail->lock);
 
-	if (mine == NULL)
+	if (latch != NULL && listening == NULL)
 		elog(ERROR, "no room for another listener of the tail");
 }

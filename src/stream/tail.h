@@ -36,11 +36,11 @@ extern uint64 penstock_tail_head(void);
  */
 extern int	penstock_tail_read(uint64 *cursor, PenstockTailEntry *entries, int max, bool *overrun);
 
-/* Wakes the engine of this database (any database); after the commit is visible. */
+/* Wakes those who listen in this database (any database); after the commit is visible. */
 extern void penstock_tail_wake(Oid dboid);
-/* Has it been called since it asked last?  A latch alone forgets: waiting for a lock or a page resets it. */
-extern bool penstock_tail_called(Oid dboid);
-/* The engine worker of dboid registers (unregisters: NULL) the latch to be set. */
+/* Has this process been called since it asked last?  A latch alone forgets: waiting for a lock or a page resets it. */
+extern bool penstock_tail_called(void);
+/* This process listens in dboid from now on (NULL: no longer). */
 extern void penstock_tail_listen(Oid dboid, struct Latch *latch);
 
 #endif							/* PENSTOCK_TAIL_H */

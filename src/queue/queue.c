@@ -1,0 +1,196 @@
+/*
+ * queue.c
+ *	  What connectors reach Penstock by: the interface's functions, and one set of FDW routines for all of them.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "foreign/fdwapi.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "compat/compat.h"
+#include "queue/queue_internal.h"
+
+/* The routines, and whose they are: what a handler returns is this. */
+typedef struct QueueRoutine
+{
+	FdwRoutine	base;
+	uint32		magic;
+	const PenstockConnector *connector;
+} QueueRoutine;
+
+#define QUEUE_ROUTINE_MAGIC 0x50535451
+
+static List *import_schema(ImportForeignSchemaStmt *stmt, Oid serverid);
+
+static FdwRoutine *
+make_routine(const PenstockConnector *connector)
+{
+	QueueRoutine *routine = palloc0(sizeof(QueueRoutine));
+
+	if (connector->abi != PENSTOCK_CONNECTOR_ABI)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("connector \"%s\" does not belong to this version of penstock", connector->name)));
+	routine->base.type = T_FdwRoutine;
+	routine->magic = QUEUE_ROUTINE_MAGIC;
+	routine->connector = connector;
+	penstock_queue_scan_routine(&routine->base);
+	if (connector->open_producer != NULL)
+		penstock_queue_modify_routine(&routine->base);
+	if (connector->import != NULL)
+		routine->base.ImportForeignSchema = import_schema;
+	return &routine->base;
+}
+
+/* The connector that a handler's routine belongs to, NULL if it is none of ours. */
+const PenstockConnector *
+penstock_routine_connector(const FdwRoutine *routine)
+{
+	FdwRoutine	ours = {0};
+
+	penstock_queue_scan_routine(&ours);
+	if (routine->GetForeignRelSize != ours.GetForeignRelSize ||
+		((const QueueRoutine *) routine)->magic != QUEUE_ROUTINE_MAGIC)
+		return NULL;
+	return ((const QueueRoutine *) routine)->connector;
+}
+
+const PenstockConnector *
+penstock_server_connector(Oid serverid)
+{
+	ForeignDataWrapper *wrapper = GetForeignDataWrapper(GetForeignServer(serverid)->fdwid);
+
+	if (!OidIsValid(wrapper->fdwhandler))
+		return NULL;
+	return penstock_routine_connector(GetFdwRoutine(wrapper->fdwhandler));
+}
+
+const PenstockConnector *
+penstock_queue_connector(Oid relid)
+{
+	if (get_rel_relkind(relid) != RELKIND_FOREIGN_TABLE)
+		return NULL;
+	return penstock_server_connector(GetForeignTable(relid)->serverid);
+}
+
+/* Options that must be given somewhere. */
+static void
+check_required(const PenstockQueue *queue)
+{
+	const PenstockConnectorOption *option = queue->connector->options;
+
+	for (; option->name != NULL; option++)
+	{
+		if (!option->required || penstock_queue_option(queue, option->name) != NULL ||
+			(!OidIsValid(queue->relid) && (option->places & PENSTOCK_ON_SERVER) == 0))
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("option \"%s\" of %s is missing", option->name, queue->name),
+				 errhint("%s.", option->description)));
+	}
+}
+
+static PenstockQueue *
+open_queue(Oid serverid, Oid relid, Oid userid, const char *consumer)
+{
+	PenstockQueue *queue = palloc0(sizeof(PenstockQueue));
+	ForeignServer *server = GetForeignServer(serverid);
+
+	queue->relid = relid;
+	queue->serverid = serverid;
+	queue->userid = userid;
+	queue->server_name = server->servername;
+	queue->connector = penstock_server_connector(serverid);
+	queue->consumer = consumer;
+	if (queue->connector == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("server \"%s\" is not one of a penstock connector", server->servername)));
+	queue->name = OidIsValid(relid) ?
+		quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), get_rel_name(relid)) :
+		quote_identifier(server->servername);
+	queue->options = list_copy(server->options);
+	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(serverid)))
+		queue->options = list_concat(queue->options, GetUserMapping(userid, serverid)->options);
+	if (OidIsValid(relid))
+		queue->options = list_concat(queue->options, GetForeignTable(relid)->options);
+	check_required(queue);
+	if (queue->connector->check != NULL)
+		queue->connector->check(queue);
+	return queue;
+}
+
+PenstockQueue *
+penstock_queue_open(Oid relid, Oid userid, const char *consumer)
+{
+	return open_queue(GetForeignTable(relid)->serverid, relid, userid, consumer);
+}
+
+PenstockQueue *
+penstock_queue_open_server(Oid serverid, Oid userid)
+{
+	return open_queue(serverid, InvalidOid, userid, NULL);
+}
+
+void
+penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault)
+{
+	ereport(ERROR,
+			(errcode(fault->sqlstate ? fault->sqlstate : ERRCODE_FDW_ERROR),
+			 errmsg("%s: %s", queue->name, fault->message[0] ? fault->message : "the connector failed"),
+			 fault->detail[0] ? errdetail("%s", fault->detail) : 0,
+			 fault->hint[0] ? errhint("%s", fault->hint) : 0));
+}
+
+static List *
+import_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
+{
+	PenstockQueue *queue = penstock_queue_open_server(serverid, GetUserId());
+	PenstockOutcome outcome = PENSTOCK_OK;
+	PenstockFault fault = {0};
+	List	   *commands;
+
+	queue->server_name = quote_identifier(queue->server_name);
+	commands = queue->connector->import(queue, stmt, &outcome, &fault);
+	if (outcome != PENSTOCK_OK)
+		penstock_fault_raise(queue, &fault);
+	return commands;
+}
+
+static const PenstockConnectorApi api = {
+	.abi = PENSTOCK_CONNECTOR_ABI,
+	.fdw_routine = make_routine,
+	.validate = penstock_queue_validate,
+	.option = penstock_queue_option,
+	.option_int = penstock_queue_option_int,
+	.option_bool = penstock_queue_option_bool,
+	.batch_add = penstock_batch_add,
+	.batch_drop = penstock_batch_drop,
+	.batch_context = penstock_batch_context,
+	.register_format = penstock_format_register,
+	.format_value = penstock_format_value,
+	.format_column_option = penstock_format_column_option,
+	.format_set_column = penstock_format_set_column,
+};
+
+/*
+ * penstock_queue_init publishes the interface for connectors.
+ */
+void
+penstock_queue_init(void)
+{
+	*find_rendezvous_variable(PENSTOCK_CONNECTOR_API) = (void *) &api;
+	penstock_given_rows_init();
+	penstock_outbox_init();
+}
