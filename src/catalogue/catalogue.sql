@@ -56,10 +56,12 @@ CREATE TABLE penstock.dead_letter (
   source oid NOT NULL,
   partition text,
   "offset" bigint,
-  message_id text,
+  message_id bytea,
   key bytea,
   payload bytea,
   headers jsonb,
+  properties jsonb,
+  event_timestamp timestamptz,
   statement integer,
   column_name text,
   sqlstate text NOT NULL,
@@ -74,6 +76,8 @@ CREATE SEQUENCE penstock.dead_letter_id_seq OWNED BY penstock.dead_letter.id;
 COMMENT ON TABLE penstock.dead_letter IS
   'events that a pipe could not work on, with the reason; visible to the pipe''s owner; penstock.redrive() sends them again, DELETE drops them';
 COMMENT ON COLUMN penstock.dead_letter.payload IS 'the message as it came; of a stream''s event, its row as JSON';
+COMMENT ON COLUMN penstock.dead_letter.properties IS 'metadata that the connector gave';
+COMMENT ON COLUMN penstock.dead_letter.event_timestamp IS 'the message''s own timestamp';
 COMMENT ON COLUMN penstock.dead_letter.statement IS 'number of the statement that failed, from 1; 0: the message could not be decoded';
 COMMENT ON COLUMN penstock.dead_letter.column_name IS 'the column that the value did not fit';
 COMMENT ON COLUMN penstock.dead_letter.redrive IS 'to be sent again';

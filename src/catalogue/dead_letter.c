@@ -13,7 +13,6 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "commands/sequence.h"
-#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
@@ -37,6 +36,8 @@ enum
 	LETTER_KEY,
 	LETTER_PAYLOAD,
 	LETTER_HEADERS,
+	LETTER_PROPERTIES,
+	LETTER_TIMESTAMP,
 	LETTER_STATEMENT,
 	LETTER_COLUMN,
 	LETTER_SQLSTATE,
@@ -79,14 +80,17 @@ penstock_dead_letter_add(const PenstockDeadLetter *letter)
 	values[LETTER_SOURCE - 1] = ObjectIdGetDatum(letter->source);
 	put_text(values, isnull, LETTER_PARTITION, message->partition);
 	values[LETTER_OFFSET - 1] = Int64GetDatum(message->offset);
-	isnull[LETTER_MESSAGE_ID - 1] = message->id == NULL;
-	if (message->id)
-		values[LETTER_MESSAGE_ID - 1] = CStringGetTextDatum(pg_any_to_server(message->id, message->id_length, PG_SQL_ASCII));
+	put_bytes(values, isnull, LETTER_MESSAGE_ID, message->id, message->id_length);
 	put_bytes(values, isnull, LETTER_KEY, message->key, message->key_length);
 	put_bytes(values, isnull, LETTER_PAYLOAD, message->payload, message->length);
 	isnull[LETTER_HEADERS - 1] = letter->headers == NULL;
 	if (letter->headers)
 		values[LETTER_HEADERS - 1] = JsonbPGetDatum(letter->headers);
+	isnull[LETTER_PROPERTIES - 1] = letter->properties == NULL;
+	if (letter->properties)
+		values[LETTER_PROPERTIES - 1] = JsonbPGetDatum(letter->properties);
+	isnull[LETTER_TIMESTAMP - 1] = message->timestamp == 0;
+	values[LETTER_TIMESTAMP - 1] = TimestampTzGetDatum(message->timestamp);
 	values[LETTER_STATEMENT - 1] = Int32GetDatum(letter->statement);
 	put_text(values, isnull, LETTER_COLUMN, letter->column);
 	put_text(values, isnull, LETTER_SQLSTATE, unpack_sql_state(letter->sqlstate));
@@ -131,6 +135,10 @@ read_letter(HeapTuple tuple, TupleDesc desc)
 	message->payload = get_bytes(values, isnull, LETTER_PAYLOAD, &message->length);
 	if (!isnull[LETTER_HEADERS - 1])
 		letter->headers = (Jsonb *) PG_DETOAST_DATUM_COPY(values[LETTER_HEADERS - 1]);
+	if (!isnull[LETTER_PROPERTIES - 1])
+		letter->properties = (Jsonb *) PG_DETOAST_DATUM_COPY(values[LETTER_PROPERTIES - 1]);
+	if (!isnull[LETTER_TIMESTAMP - 1])
+		message->timestamp = DatumGetTimestampTz(values[LETTER_TIMESTAMP - 1]);
 	return letter;
 }
 

@@ -79,6 +79,7 @@ typedef struct PenstockDeadLetter
 	Oid			source;
 	const PenstockMessage *message; /* the payload of a stream's event is its row as JSON */
 	Jsonb	   *headers;		/* its headers, or NULL */
+	Jsonb	   *properties;		/* what the connector calls metadata, or NULL */
 	int			sqlstate;
 	const char *text;			/* the error's message */
 	const char *detail;
@@ -94,6 +95,7 @@ typedef struct PenstockRedriven
 	int64		id;
 	PenstockMessage message;
 	Jsonb	   *headers;
+	Jsonb	   *properties;
 } PenstockRedriven;
 
 /*

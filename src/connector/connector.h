@@ -9,7 +9,8 @@
  *
  * Rules.  A connector's functions run in a server process.  They may ereport(ERROR), but never out of a
  * callback that the client library calls: there they set a PenstockFault and return.  They do not block longer
- * than they are told to, and call CHECK_FOR_INTERRUPTS() only where the client library is not on the stack.
+ * than they are told to, and call CHECK_FOR_INTERRUPTS() only where the client library is not on the stack.  What they
+ * palloc lives until the next call, unless they say otherwise; the context of open lives as long as the consumer.
  * Threads of the client library are started with all signals blocked (penstock_connector_block_signals).
  * What comes from the broker is not trusted: lengths are checked before they are used.
  */
@@ -198,6 +199,11 @@ typedef struct PenstockConnector
 	PenstockOutcome (*fetch) (PenstockConsumer *consumer, PenstockBatch *batch, PenstockFault *fault);
 	void		(*wait_for) (PenstockConsumer *consumer, PenstockWaitFor *wait);
 	/*
+	 * Where a partition that PenstockStart.places did not name is read from ('latest' is a place only now): stored right after open, so that
+	 * nothing is passed by when the pipe restarts before its first message.  NULL: from the beginning, or there are no offsets.
+	 */
+	const PenstockPlace *(*first_places) (PenstockConsumer *consumer, int *n);
+	/*
 	 * Everything given so far has been committed, durably: acknowledge it (commit offsets to the group, confirm the slot).
 	 */
 	PenstockOutcome (*acknowledge) (PenstockConsumer *consumer, PenstockFault *fault);
@@ -208,7 +214,7 @@ typedef struct PenstockConnector
 	/*
 	 * A connector whose messages are rows, not bytes (NULL: formats decode them).  Fills values and isnull of the
 	 * foreign table's columns (by attribute number - 1) that are not metadata; ereports about a value that does
-	 * not fit.  In a memory context that lives as long as the batch.
+	 * not fit.  In a memory context that lives as long as the batch.  A message that is sent again has row NULL, see describe.
 	 */
 	void		(*decode) (PenstockConsumer *consumer, const PenstockMessage *message,
 						   TupleDesc desc, Datum *values, bool *isnull);
@@ -223,7 +229,9 @@ typedef struct PenstockConnector
 	/*
 	 * Producers (NULL: the queue cannot be written to).  send may buffer; it waits at most timeout ms for room.  flush returns PENSTOCK_OK when the
 	 * broker has everything that was sent since the last flush; a fault names the first message refused and why.  abort drops
-	 * what has not been flushed, as far as that is possible.  Both end what send began.
+	 * what has not been flushed, as far as that is possible.  Both end what send began.  PENSTOCK_REFUSED of send and flush
+	 * means that a message was refused, the event's fault; with an SQLSTATE of class 08, 28 or 42, and from open_producer, that the
+	 * producer was.  After a fault the producer is closed.  abort and close_producer never fail.
 	 */
 	PenstockProducer *(*open_producer) (const PenstockQueue *queue, PenstockOutcome *outcome, PenstockFault *fault);
 	PenstockOutcome (*send) (PenstockProducer *producer, const PenstockMessage *message, int timeout, PenstockFault *fault);
@@ -251,7 +259,7 @@ typedef struct PenstockConnectorApi
 	const char *(*option) (const PenstockQueue *queue, const char *name);
 	int64		(*option_int) (const PenstockQueue *queue, const char *name);	/* INT, TIME (ms), SIZE (bytes) */
 	bool		(*option_bool) (const PenstockQueue *queue, const char *name);
-	/* Copies the message; false: the batch is full, give no more. */
+	/* Copies the message; false: it has been taken, and the batch is full now: give no more. */
 	bool		(*batch_add) (PenstockBatch *batch, const PenstockMessage *message);
 	/* Drops the messages of a partition from a batch: it was taken away from this consumer before they were committed. */
 	void		(*batch_drop) (PenstockBatch *batch, const char *partition);

@@ -32,6 +32,7 @@ typedef struct Read
 {
 	List	   *queues;
 	List	   *streams;		/* also partitioned tables that have one */
+	List	   *targets;		/* what they write to */
 } Read;
 
 List *
@@ -89,6 +90,8 @@ collect(Node *node, Read *read)
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
 
 			rti++;
+			if (rti == query->resultRelation)
+				read->targets = list_append_unique_oid(read->targets, rte->relid);
 			if (rte->rtekind != RTE_RELATION || rti == query->resultRelation)
 				continue;
 			if (rte->relkind == RELKIND_FOREIGN_TABLE && penstock_queue_connector(rte->relid) != NULL)
@@ -114,6 +117,15 @@ names_of(List *relids)
 	return names.data;
 }
 
+pg_noreturn static void
+feeds_itself(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("a pipe cannot write to \"%s\", which it reads", get_rel_name(relid)),
+			 errdetail("It would feed itself for ever.")));
+}
+
 /*
  * penstock_pipe_source, see pipe_internal.h.  Raises ERRCODE_FEATURE_NOT_SUPPORTED, ERRCODE_AMBIGUOUS_PARAMETER or
  * ERRCODE_INVALID_PARAMETER_VALUE, and whatever the parser does.
@@ -121,7 +133,7 @@ names_of(List *relids)
 Oid
 penstock_pipe_source(const char *text, Oid wanted)
 {
-	Read		read = {NIL, NIL};
+	Read		read = {NIL, NIL, NIL};
 	List	   *candidates;
 	ListCell   *lc;
 
@@ -155,6 +167,8 @@ penstock_pipe_source(const char *text, Oid wanted)
 		}
 	}
 
+	if (OidIsValid(wanted) && list_member_oid(read.targets, wanted))
+		feeds_itself(wanted);
 	candidates = read.queues != NIL ? read.queues : read.streams;
 	if (OidIsValid(wanted))
 	{
@@ -178,5 +192,7 @@ penstock_pipe_source(const char *text, Oid wanted)
 				 errdetail("Its statements read %s.", names_of(candidates)),
 				 errhint("Say whose events it consumes, source => '%s'; the others are then looked up.",
 						 get_rel_name(linitial_oid(candidates)))));
+	if (list_member_oid(read.targets, linitial_oid(candidates)))
+		feeds_itself(linitial_oid(candidates));
 	return linitial_oid(candidates);
 }

@@ -15,6 +15,10 @@
 #include "compat/compat.h"
 #include "pipe/pipe_internal.h"
 #include "stream/stream.h"
+#include "util/errors.h"
+
+/* So many events in a row that fail as if by the pipe's fault, and none that does not: it is the pipe's. */
+#define MAX_SUSPECTS 16
 
 /*
  * penstock_pipe_blame tells what an error says about the events: data that a statement, a constraint or a function refuses is
@@ -59,6 +63,7 @@ penstock_pipe_blame(int sqlstate)
 		case ERRCODE_FDW_ERROR:
 		case ERRCODE_INTERNAL_ERROR:
 		case ERRCODE_INVALID_TRANSACTION_STATE:
+		case ERRCODE_INVALID_TRANSACTION_TERMINATION:
 		case ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION:
 			return PENSTOCK_BLAME_PIPE;
 		default:
@@ -148,13 +153,21 @@ run_part(PenstockPipeBatch *batch, int from, int to, ErrorData *known)
 {
 	ErrorData  *error = known ? known : try_part(batch, from, to);
 	int			middle = from + (to - from) / 2;
+	PenstockBlame blame;
 
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
 	if (error == NULL)
+	{
+		batch->succeeded = true;
 		return;
-	if (penstock_pipe_blame(error->sqlerrcode) != PENSTOCK_BLAME_EVENT ||
-		batch->pipe->on_error == PENSTOCK_ON_ERROR_STOP)
+	}
+	blame = penstock_pipe_blame(error->sqlerrcode);
+	if (blame == PENSTOCK_BLAME_NOBODY || batch->pipe->on_error == PENSTOCK_ON_ERROR_STOP)
+		ReThrowError(error);
+	/* what would stop the pipe may still be one event's doing, such as a table's name in it; but not if none gets through */
+	if (blame == PENSTOCK_BLAME_PIPE && !batch->succeeded &&
+		(batch->nrows == 1 || (to - from == 1 && ++batch->suspects >= MAX_SUSPECTS)))
 		ReThrowError(error);
 	if (to - from == 1)
 	{
@@ -169,6 +182,13 @@ run_part(PenstockPipeBatch *batch, int from, int to, ErrorData *known)
 void
 penstock_pipe_run(PenstockPipeBatch *batch)
 {
+	batch->succeeded = false;
+	batch->suspects = 0;
 	run_part(batch, 0, batch->nrows, NULL);
 	penstock_given_rows_clear();
+	if (batch->suspects > 0 && !batch->succeeded)
+		ereport(ERROR,
+				(errcode(ERRCODE_PENSTOCK_STOPPED),
+				 errmsg("every event of a batch failed: %s",
+						((PenstockFailure *) llast(batch->failures))->text)));
 }

@@ -10,8 +10,10 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "commands/user.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -153,26 +155,17 @@ no_such_pipe(const char *name)
 			 errmsg("pipe \"%s\" does not exist", name)));
 }
 
+/* The database's owner may stop, resume and drop any pipe; what it runs is its own owner's business. */
 static void
-check_owner(const PenstockPipeRow *row)
+check_owner(const PenstockPipeRow *row, bool change)
 {
 	if (!has_privs_of_role(GetUserId(), row->owner) &&
-		!object_ownercheck(DatabaseRelationId, MyDatabaseId, GetUserId()))
+		(change || !object_ownercheck(DatabaseRelationId, MyDatabaseId, GetUserId())))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of pipe \"%s\"", row->name)));
 }
 
-PenstockPipeRow *
-penstock_pipe_owned(const char *name)
-{
-	PenstockPipeRow *row = penstock_pipe_by_name(name);
-
-	if (row == NULL)
-		no_such_pipe(name);
-	check_owner(row);
-	return row;
-}
 
 /* Cancels the batch that is under way. */
 static void
@@ -192,12 +185,16 @@ cancel_batch(Oid pipe)
  * done again.  Returns the pipe's row as it is then.
  */
 static PenstockPipeRow *
-lock_pipe(const char *name)
+lock_pipe(const char *name, bool change)
 {
-	PenstockPipeRow *row = penstock_pipe_owned(name);
+	PenstockPipeRow *row = penstock_pipe_by_name(name);
 	TimestampTz start = GetCurrentTimestamp();
-	Oid			oid = row->oid;
+	Oid			oid;
 
+	if (row == NULL)
+		no_such_pipe(name);
+	check_owner(row, change);
+	oid = row->oid;
 	while (!penstock_pipe_lock(oid, true, false))
 	{
 		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), POLITE_WAIT))
@@ -292,7 +289,7 @@ penstock_alter_pipe(PG_FUNCTION_ARGS)
 		no_such_pipe("");
 	if (new_name != NULL)
 		lock_names();
-	row = lock_pipe(name);
+	row = lock_pipe(name, true);
 	if (!PG_ARGISNULL(1))
 	{
 		row->statements = text_argument(fcinfo, 1);
@@ -353,7 +350,7 @@ penstock_drop_pipe(PG_FUNCTION_ARGS)
 	}
 	if (name == NULL)
 		no_such_pipe("");
-	row = lock_pipe(name);
+	row = lock_pipe(name, false);
 	penstock_pipe_delete(row->oid);
 	drop_outside(row);
 	penstock_engine_notify_at_commit();
@@ -375,7 +372,7 @@ set_status(const char *name, PenstockPipeStatus status)
 	PenstockPipeRow *row;
 
 	refuse_in_recovery(status == PENSTOCK_PIPE_PAUSED ? "penstock.pause()" : "penstock.resume()");
-	row = lock_pipe(name);
+	row = lock_pipe(name, false);
 	if (row->status != status && !(status == PENSTOCK_PIPE_PAUSED && row->status == PENSTOCK_PIPE_FAILED))
 	{
 		row->status = status;
@@ -426,6 +423,73 @@ penstock_pipe_called(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static void
+drop_row(const PenstockPipeRow *row)
+{
+	(void) penstock_pipe_lock(row->oid, true, true);
+	penstock_pipe_delete(row->oid);
+	penstock_engine_notify_at_commit();
+}
+
+/* A role that owns a pipe stays, as one that owns anything else. */
+static void
+role_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
+{
+	ListCell   *lc;
+
+	if (access != OAT_DROP || !OidIsValid(penstock_pipe_registry_oid()))
+		return;
+	foreach(lc, penstock_pipe_list())
+	{
+		PenstockPipeRow *row = lfirst(lc);
+
+		if (row->owner == object_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("role \"%s\" cannot be dropped because some objects depend on it", GetUserNameFromId(object_id, false)),
+					 errdetail("owner of pipe \"%s\"", row->name),
+					 errhint("DROP OWNED BY or REASSIGN OWNED BY takes it along.")));
+	}
+}
+
+static void
+handle_drop_owned(PenstockUtility *utility, Node *statement)
+{
+	List	   *roles = roleSpecsToIds(((DropOwnedStmt *) statement)->roles);
+	ListCell   *lc;
+
+	penstock_utility_continue(utility);
+	if (!OidIsValid(penstock_pipe_registry_oid()))
+		return;
+	foreach(lc, penstock_pipe_list())
+		if (list_member_oid(roles, ((PenstockPipeRow *) lfirst(lc))->owner))
+			drop_row(lfirst(lc));
+}
+
+static void
+handle_reassign_owned(PenstockUtility *utility, Node *statement)
+{
+	ReassignOwnedStmt *reassign = (ReassignOwnedStmt *) statement;
+	List	   *roles = roleSpecsToIds(reassign->roles);
+	Oid			new_owner = get_rolespec_oid(reassign->newrole, false);
+	ListCell   *lc;
+
+	penstock_utility_continue(utility);
+	if (!OidIsValid(penstock_pipe_registry_oid()))
+		return;
+	foreach(lc, penstock_pipe_list())
+	{
+		PenstockPipeRow *row = lfirst(lc);
+
+		if (!list_member_oid(roles, row->owner))
+			continue;
+		(void) penstock_pipe_lock(row->oid, true, true);
+		row->owner = new_owner;
+		penstock_pipe_update(row);
+		penstock_engine_notify_at_commit();
+	}
+}
+
 /* A pipe goes with its source. */
 static void
 relation_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
@@ -442,9 +506,7 @@ relation_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id
 		if (row->source != object_id)
 			continue;
 		ereport(NOTICE, (errmsg("drop cascades to pipe \"%s\"", row->name)));
-		(void) penstock_pipe_lock(row->oid, true, true);
-		penstock_pipe_delete(row->oid);
-		penstock_engine_notify_at_commit();
+		drop_row(row);
 	}
 }
 
@@ -455,4 +517,7 @@ void
 penstock_pipe_init(void)
 {
 	penstock_object_register(RelationRelationId, relation_access);
+	penstock_object_register(AuthIdRelationId, role_access);
+	penstock_utility_register(T_DropOwnedStmt, handle_drop_owned);
+	penstock_utility_register(T_ReassignOwnedStmt, handle_reassign_owned);
 }

@@ -58,6 +58,8 @@ typedef struct PenstockPipeBatch
 	List	   *failures;		/* PenstockFailure *, in order of row */
 	bool		careful;		/* have sinks flush within each part, so that what a broker refuses is found */
 	bool		divided;
+	bool		succeeded;		/* some part */
+	int			suspects;		/* events that failed with what looks like the pipe's fault */
 } PenstockPipeBatch;
 
 /* How an error is to be taken. */
@@ -83,6 +85,8 @@ typedef struct PenstockPipe
 	MemoryContext context;		/* everything below; reset when the pipe has changed */
 	PenstockPipeRow *row;
 	PenstockPipeStatements *statements;
+	char	   *fingerprint;	/* the row and the source's options: what a change is compared with */
+	MemoryContext step_context; /* reset with each step; connectors' functions run in it */
 	MemoryContext batch_context;	/* reset for each batch */
 	bool		careful;		/* a broker refused something of the last try */
 	TimestampTz retry_at;		/* not before this time, 0: at once */
@@ -139,7 +143,5 @@ extern bool penstock_pipe_redrive_step(PenstockPipe *pipe);
 /* pipe_ddl.c */
 /* A name of this pipe that no other has, in any database of any server. */
 extern char *penstock_pipe_consumer_name(Oid pipe);
-/* A pipe by its name, which the user may change; raises an error if there is none or he may not. */
-extern PenstockPipeRow *penstock_pipe_owned(const char *name);
 
 #endif							/* PENSTOCK_PIPE_INTERNAL_H */

@@ -42,9 +42,11 @@
 void
 penstock_pipe_queue_close(PenstockPipe *pipe)
 {
-	if (pipe->consumer != NULL)
-		pipe->connector->close(pipe->consumer);
+	PenstockConsumer *consumer = pipe->consumer;
+
 	pipe->consumer = NULL;
+	if (consumer != NULL)
+		penstock_connector_quietly(pipe->connector->close, consumer);
 	pipe->batch = NULL;
 	pipe->unacknowledged = false;
 	if (pipe->consumer_context != NULL)
@@ -92,6 +94,36 @@ source_is_back(PenstockPipe *pipe)
 	ereport(LOG, (errmsg("pipe \"%s\" has its source again", pipe->row->name)));
 }
 
+/* A partition that is read for the first time: where, is stored before its first message comes. */
+static void
+store_first_places(PenstockPipe *pipe, const PenstockStart *start)
+{
+	const PenstockPlace *places;
+	PenstockPlace *missing;
+	int			nplaces = 0;
+	int			nmissing = 0;
+
+	if (!pipe->connector->has_offsets || pipe->connector->first_places == NULL)
+		return;
+	places = pipe->connector->first_places(pipe->consumer, &nplaces);
+	missing = palloc(Max(nplaces, 1) * sizeof(PenstockPlace));
+	for (int i = 0; i < nplaces; i++)
+	{
+		bool		known = false;
+
+		for (int j = 0; j < start->nplaces && !known; j++)
+			known = strcmp(places[i].partition, start->places[j].partition) == 0;
+		if (!known)
+			missing[nmissing++] = places[i];
+	}
+	if (nmissing == 0 || !penstock_pipe_begin(pipe))
+		return;
+	penstock_places_write(pipe->oid, missing, nmissing);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(pipe->step_context);
+}
+
 /* Opens the source where the pipe left it. */
 static PenstockOutcome
 open_source(PenstockPipe *pipe, PenstockFault *fault)
@@ -116,10 +148,11 @@ open_source(PenstockPipe *pipe, PenstockFault *fault)
 	pipe->batch = penstock_batch_create(pipe->consumer_context, pipe->row->batch_rows, pipe->row->batch_bytes);
 	MemoryContextSwitchTo(pipe->consumer_context);
 	pipe->consumer = pipe->connector->open(pipe->queue, &start, &outcome, fault);
-	MemoryContextSwitchTo(pipe->context);
-	if (pipe->consumer == NULL && outcome == PENSTOCK_OK)
-		outcome = PENSTOCK_AWAY;
-	return outcome;
+	MemoryContextSwitchTo(pipe->step_context);
+	if (pipe->consumer == NULL)
+		return outcome == PENSTOCK_OK ? PENSTOCK_AWAY : outcome;
+	store_first_places(pipe, &start);
+	return PENSTOCK_OK;
 }
 
 /* Sleeps until the source or somebody calls, at most so long (ms). */
@@ -283,6 +316,8 @@ apply(PenstockPipe *pipe)
 		return false;
 	if (pipe->connector->has_offsets)
 		(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+	else
+		ForceSyncCommit();
 	rel = table_open(pipe->row->source, AccessShareLock);
 	known = leave_known_out(pipe, &batch, messages);
 	decode_all(pipe, &batch, rel, messages);
@@ -297,21 +332,24 @@ apply(PenstockPipe *pipe)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
+	/* before anything can go wrong: it must not be done again */
+	penstock_batch_reset(pipe->batch);
+	MemoryContextSwitchTo(pipe->step_context);
 	pipe->unacknowledged = true;
 	pipe->batch_ms = (GetCurrentTimestamp() - start) / 1000.0;
 	penstock_pipe_report(pipe, batch.nrows - known, known, &batch, dead, start);
-	penstock_batch_reset(pipe->batch);
 	return true;
 }
 
 /* Makes sure that everything committed so far is on disk (and where synchronous standbys are, there too). */
 static void
-flush_commits(void)
+flush_commits(PenstockPipe *pipe)
 {
 	StartTransactionCommand();
 	(void) GetCurrentTransactionId();
 	ForceSyncCommit();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(pipe->step_context);
 }
 
 /* Tells the broker, if it is time to. */
@@ -324,7 +362,7 @@ acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
 	{
 		if (!now && !TimestampDifferenceExceeds(pipe->acknowledged_at, GetCurrentTimestamp(), ACKNOWLEDGE_PAUSE))
 			return PENSTOCK_OK;
-		flush_commits();
+		flush_commits(pipe);
 	}
 	pipe->unacknowledged = false;
 	pipe->acknowledged_at = GetCurrentTimestamp();
@@ -392,14 +430,18 @@ penstock_pipe_queue_redrive(PenstockPipe *pipe, PenstockPipeBatch *batch, List *
 		PenstockRedriven *letter = list_nth(letters, i);
 
 		if (letter->headers != NULL)
-			penstock_headers_from_jsonb(letter->headers, &letter->message);
+			penstock_properties_from_jsonb(letter->headers, &letter->message.headers, &letter->message.nheaders);
+		if (letter->properties != NULL)
+			penstock_properties_from_jsonb(letter->properties, &letter->message.properties, &letter->message.nproperties);
 		messages[i] = letter->message;
 	}
 	MemoryContextSwitchTo(old);
 	if (pipe->queue == NULL || pipe->consumer_context == NULL)
 	{
 		/* the source is away: what is needed of it is its options */
-		pipe->queue = penstock_queue_open(pipe->row->source, pipe->row->owner, NULL);
+		PenstockQueue *queue = penstock_queue_open(pipe->row->source, pipe->row->owner, NULL);
+
+		pipe->queue = queue;
 		decode_all(pipe, batch, rel, messages);
 		pipe->queue = NULL;
 	}

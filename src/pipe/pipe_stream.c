@@ -81,7 +81,7 @@ run_whole(PenstockPipe *pipe, List *streams, List *deltas, int64 rows)
 		penstock_delta_clear();
 		penstock_delta_assume_rows(0);
 		RollbackAndReleaseCurrentSubTransaction();
-		if (penstock_pipe_blame(error->sqlerrcode) != PENSTOCK_BLAME_EVENT ||
+		if (penstock_pipe_blame(error->sqlerrcode) == PENSTOCK_BLAME_NOBODY ||
 			pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)
 			ReThrowError(error);
 	}

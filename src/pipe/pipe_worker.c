@@ -11,6 +11,7 @@
 #include <limits.h>
 
 #include "access/xact.h"
+#include "commands/defrem.h"
 #include "commands/extension.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
@@ -44,8 +45,9 @@ PGDLLEXPORT void penstock_pipe_main(Datum arg);
 #define FIRST_PAUSE 100
 #define LONGEST_PAUSE 30000
 
-/* The row of penstock.pipe, or what the source is, may have changed. */
+/* The row of penstock.pipe, or what the source is, may have changed; the source has. */
 static bool pipe_changed = true;
+static bool source_changed = true;
 static Oid	registry_oid;
 static Oid	source_oid;			/* of a queue; a stream's changes are met batch by batch */
 static uint32 server_hash;
@@ -55,6 +57,8 @@ relation_changed(Datum arg, Oid relid)
 {
 	if (!OidIsValid(relid) || relid == registry_oid || relid == source_oid)
 		pipe_changed = true;
+	if (relid == source_oid && OidIsValid(relid))
+		source_changed = true;
 }
 
 static void
@@ -140,7 +144,8 @@ penstock_pipe_bury(PenstockPipe *pipe, PenstockPipeBatch *batch, const PenstockM
 		letter.owner = pipe->row->owner;
 		letter.source = pipe->row->source;
 		letter.message = &message;
-		letter.headers = penstock_headers_to_jsonb(&message);
+		letter.headers = penstock_properties_to_jsonb(message.headers, message.nheaders);
+		letter.properties = penstock_properties_to_jsonb(message.properties, message.nproperties);
 		letter.sqlstate = failure->sqlstate;
 		letter.text = failure->text;
 		letter.detail = failure->detail;
@@ -228,6 +233,7 @@ unload(PenstockPipe *pipe)
 		penstock_statements_free(pipe->statements);
 	pipe->statements = NULL;
 	pipe->row = NULL;
+	pipe->fingerprint = NULL;
 	pipe->connector = NULL;
 	pipe->queue = NULL;
 	pipe->sources = NULL;
@@ -237,17 +243,66 @@ unload(PenstockPipe *pipe)
 	MemoryContextReset(pipe->context);
 }
 
-/* Reads the pipe anew.  False: it is gone, or is not to run. */
+/* Everything that a pipe's worker has made something of, as text. */
+static char *
+fingerprint_of(const PenstockPipeRow *row)
+{
+	StringInfoData text;
+	ListCell   *lc;
+
+	initStringInfo(&text);
+	appendStringInfo(&text, "%s\n%u\n%u\n%s\n%c%c\n%d\n%lld\n%d\n%lld\n%s\n", row->name, row->owner, row->source, row->statements,
+					 (char) row->status, (char) row->on_error, row->batch_rows, (long long) row->batch_bytes,
+					 row->batch_time, (long long) row->dedup_window, row->settings ? row->settings : "");
+	if (penstock_queue_connector(row->source) != NULL)
+		foreach(lc, penstock_queue_open(row->source, row->owner, NULL)->options)
+			appendStringInfo(&text, "%s=%s\n", lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));
+	return text.data;
+}
+
+/* A pipe whose owner was dropped in another database runs as nobody. */
+static void
+check_owner(const PenstockPipeRow *row)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(row->owner)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the owner of pipe \"%s\" does not exist", row->name)));
+}
+
+/* Has nothing changed that matters?  Then the source stays open. */
+static bool
+is_same(PenstockPipe *pipe)
+{
+	PenstockPipeRow *row;
+	bool		same = false;
+
+	if (pipe->row == NULL || source_changed || !OidIsValid(get_extension_oid("penstock", true)))
+		return false;
+	row = penstock_pipe_get(pipe->oid);
+	if (row != NULL)
+		same = strcmp(fingerprint_of(row), pipe->fingerprint) == 0;
+	return same;
+}
+
+/* Reads the pipe anew, if it has changed.  False: it is gone, or is not to run. */
 static bool
 load(PenstockPipe *pipe)
 {
 	PenstockPipeRow *row = NULL;
 	MemoryContext old;
 
-	unload(pipe);
 	pipe_changed = false;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	if (is_same(pipe))
+	{
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		return true;
+	}
+	unload(pipe);
+	source_changed = false;
 	old = MemoryContextSwitchTo(pipe->context);
 	registry_oid = OidIsValid(get_extension_oid("penstock", true)) ? penstock_pipe_registry_oid() : InvalidOid;
 	if (OidIsValid(registry_oid))
@@ -255,8 +310,11 @@ load(PenstockPipe *pipe)
 	if (row != NULL && row->status == PENSTOCK_PIPE_ACTIVE)
 	{
 		pipe->row = row;
+		check_owner(row);
+		pipe->fingerprint = fingerprint_of(row);
 		pipe->statements = penstock_statements_create(pipe->context, row);
 		pipe->connector = penstock_queue_connector(row->source);
+		pipe->step_context = AllocSetContextCreate(pipe->context, "penstock pipe's step", ALLOCSET_DEFAULT_SIZES);
 		pipe->batch_context = AllocSetContextCreate(pipe->context, "penstock pipe's batch", ALLOCSET_DEFAULT_SIZES);
 		source_oid = InvalidOid;
 		if (pipe->connector == NULL)
@@ -286,6 +344,9 @@ step_failed(PenstockPipe *pipe)
 	MemoryContextSwitchTo(pipe->context);
 	error = CopyErrorData();
 	FlushErrorState();
+	/* outside of a transaction it was the connector */
+	if (!IsTransactionState() && pipe->connector != NULL)
+		penstock_pipe_queue_close(pipe);
 	AbortCurrentTransaction();
 	penstock_given_rows_clear();
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -408,7 +469,10 @@ main_loop(PenstockPipe *pipe)
 			if (!leave && (pipe->retry_at == 0 || pipe->retry_at <= GetCurrentTimestamp()))
 			{
 				pipe->retry_at = 0;
-				if (redrive)
+				MemoryContextReset(pipe->step_context);
+				MemoryContextSwitchTo(pipe->step_context);
+				/* a connector that decodes by itself needs its consumer */
+				if (redrive && (pipe->connector == NULL || pipe->connector->decode == NULL || pipe->consumer != NULL))
 					redrive = penstock_pipe_redrive_step(pipe);
 				if (!pipe_changed)
 					step = pipe->connector ? penstock_pipe_queue_step(pipe) : penstock_pipe_stream_step(pipe);
@@ -428,7 +492,7 @@ main_loop(PenstockPipe *pipe)
 		if (step == PENSTOCK_STEP_NOTHING && is_at_end(pipe) && !redrive)
 			set_idle(pipe, ticket);
 		stats_due = pgstat_report_stat(false);
-		if (step == PENSTOCK_STEP_DONE || (redrive && pipe->retry_at == 0))
+		if (step == PENSTOCK_STEP_DONE || (redrive && pipe->retry_at == 0 && step != PENSTOCK_STEP_LATER))
 			continue;
 		pgstat_report_activity(STATE_IDLE, NULL);
 		sleep_until(pipe, step, stats_due);

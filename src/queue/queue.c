@@ -143,14 +143,54 @@ penstock_queue_open_server(Oid serverid, Oid userid)
 	return open_queue(serverid, InvalidOid, userid, NULL);
 }
 
+/*
+ * penstock_fault_raise raises a fault.  What is not the fault of one message has an SQLSTATE of class 08 (a pipe tries again) if
+ * the connector did not give one of class 08, 28 or 42.
+ */
 void
-penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault)
+penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault, bool message)
 {
+	int			sqlstate = fault->sqlstate;
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	if (message && sqlstate == 0)
+		sqlstate = ERRCODE_FDW_ERROR;
+	else if (!message && category != ERRCODE_CONNECTION_EXCEPTION &&
+			 category != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION &&
+			 category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
+		sqlstate = ERRCODE_CONNECTION_FAILURE;
 	ereport(ERROR,
-			(errcode(fault->sqlstate ? fault->sqlstate : ERRCODE_FDW_ERROR),
+			(errcode(sqlstate),
 			 errmsg("%s: %s", queue->name, fault->message[0] ? fault->message : "the connector failed"),
 			 fault->detail[0] ? errdetail("%s", fault->detail) : 0,
 			 fault->hint[0] ? errhint("%s", fault->hint) : 0));
+}
+
+/*
+ * penstock_connector_quietly calls close or the like, also where an error would make matters worse: during an abort.
+ */
+void
+penstock_connector_quietly(void (*function) (PenstockConsumer *), PenstockConsumer *consumer)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		function(consumer);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("a connector failed where it must not: %s", error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
 }
 
 static List *
@@ -164,7 +204,7 @@ import_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 	queue->server_name = quote_identifier(queue->server_name);
 	commands = queue->connector->import(queue, stmt, &outcome, &fault);
 	if (outcome != PENSTOCK_OK)
-		penstock_fault_raise(queue, &fault);
+		penstock_fault_raise(queue, &fault, false);
 	return commands;
 }
 

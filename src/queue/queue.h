@@ -60,19 +60,23 @@ extern PenstockDecoder *penstock_decoder_create(Relation rel, const PenstockQueu
  */
 extern void penstock_decoder_row(PenstockDecoder *decoder, PenstockConsumer *consumer,
 								 const PenstockMessage *message, PenstockGivenRow *row);
+extern void penstock_decoder_needs(PenstockDecoder *decoder, List *attnos);
 /* The column that the error just raised is about, or NULL. */
 extern const char *penstock_decoder_column(void);
 
-extern Jsonb *penstock_headers_to_jsonb(const PenstockMessage *message);
-/* And back, into message, in the current context. */
-extern void penstock_headers_from_jsonb(Jsonb *headers, PenstockMessage *message);
+/* Headers or properties as a JSON object, NULL if there are none, and back; in the current context. */
+extern Jsonb *penstock_properties_to_jsonb(const PenstockProperty *properties, int n);
+extern void penstock_properties_from_jsonb(Jsonb *object, const PenstockProperty **properties, int *n);
+
+/* Calls a function that must not fail, such as close; an error of it becomes a warning. */
+extern void penstock_connector_quietly(void (*function) (PenstockConsumer *), PenstockConsumer *consumer);
 
 /* ---- outgoing ---- */
 
 /* Sends what this transaction has written to queues so far and waits until the brokers have it; ereports if they have not. */
 extern void penstock_outbox_flush(void);
 
-/* The error of a fault. */
-pg_noreturn extern void penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault);
+/* The error of a fault: of a message (refused by the broker), otherwise of the connection, class 08. */
+pg_noreturn extern void penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault, bool message);
 
 #endif							/* PENSTOCK_QUEUE_H */

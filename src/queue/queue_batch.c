@@ -70,6 +70,18 @@ copy_properties(const PenstockProperty *from, int n)
 	return to;
 }
 
+static int64
+size_of(const PenstockMessage *message)
+{
+	int64		size = sizeof(PenstockMessage) + message->length + message->key_length + message->id_length;
+
+	for (int i = 0; i < message->nheaders; i++)
+		size += message->headers[i].length + 64;
+	for (int i = 0; i < message->nproperties; i++)
+		size += message->properties[i].length + 64;
+	return size;
+}
+
 static void
 copy_message(PenstockMessage *to, const PenstockMessage *from)
 {
@@ -108,9 +120,7 @@ penstock_batch_add(PenstockBatch *batch, const PenstockMessage *message)
 	else
 		copy->partition = pstrdup(message->partition ? message->partition : "");
 	batch->n++;
-	batch->bytes += sizeof(PenstockMessage) + message->length + message->key_length;
-	for (int i = 0; i < message->nheaders; i++)
-		batch->bytes += message->headers[i].length + 64;
+	batch->bytes += size_of(message);
 	MemoryContextSwitchTo(old);
 	return !penstock_batch_is_full(batch);
 }
@@ -127,6 +137,9 @@ penstock_batch_drop(PenstockBatch *batch, const char *partition)
 		if (strcmp(batch->messages[i].partition, partition) != 0)
 			batch->messages[kept++] = batch->messages[i];
 	batch->n = kept;
+	batch->bytes = 0;
+	for (int i = 0; i < kept; i++)
+		batch->bytes += size_of(&batch->messages[i]);
 }
 
 /*

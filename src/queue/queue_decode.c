@@ -21,6 +21,7 @@ struct PenstockDecoder
 	const PenstockConnector *connector;
 	TupleDesc	desc;
 	void	   *format_state;
+	bool		metadata_only;	/* nobody looks at the payload's columns */
 };
 
 PenstockDecoder *
@@ -36,34 +37,60 @@ penstock_decoder_create(Relation rel, const PenstockQueue *queue)
 	return decoder;
 }
 
+/*
+ * penstock_decoder_needs says which columns (attribute numbers) are looked at: if none is the payload's, it is not decoded, and a
+ * message that cannot be decoded can be looked at.
+ */
+void
+penstock_decoder_needs(PenstockDecoder *decoder, List *attnos)
+{
+	ListCell   *lc;
+
+	decoder->metadata_only = true;
+	foreach(lc, attnos)
+		if (lfirst_int(lc) <= 0 ||
+			decoder->columns->columns[lfirst_int(lc) - 1].kind == PENSTOCK_COLUMN_PAYLOAD)
+			decoder->metadata_only = false;
+}
+
 /* ---- headers ---- */
 
+/* Bytes that are no text are written as a bytea's. */
 static void
 push_text(JsonbParseState **state, JsonbIteratorToken token, const char *text, int length)
 {
 	JsonbValue	value;
 
 	value.type = jbvString;
-	value.val.string.val = pg_any_to_server(text, length, PG_UTF8);
-	value.val.string.len = value.val.string.val == text ? length : strlen(value.val.string.val);
+	if (pg_verify_mbstr(PG_UTF8, text, length, true) && memchr(text, 0, length) == NULL)
+	{
+		value.val.string.val = pg_any_to_server(text, length, PG_UTF8);
+		value.val.string.len = value.val.string.val == text ? length : strlen(value.val.string.val);
+	}
+	else
+	{
+		value.val.string.val = palloc((Size) length * 2 + 3);
+		memcpy(value.val.string.val, "\\x", 2);
+		value.val.string.len = 2 + hex_encode(text, length, value.val.string.val + 2);
+	}
 	(void) pushJsonbValue(state, token, &value);
 }
 
 /*
- * penstock_headers_to_jsonb returns a message's headers as an object, NULL if it has none.  Their bytes must be text.
+ * penstock_properties_to_jsonb returns properties as an object, NULL if there are none.
  */
 Jsonb *
-penstock_headers_to_jsonb(const PenstockMessage *message)
+penstock_properties_to_jsonb(const PenstockProperty *properties, int n)
 {
 	JsonbParseState *state = NULL;
 	JsonbValue	null = {.type = jbvNull};
 
-	if (message->nheaders == 0)
+	if (n == 0)
 		return NULL;
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < message->nheaders; i++)
+	for (int i = 0; i < n; i++)
 	{
-		const PenstockProperty *header = &message->headers[i];
+		const PenstockProperty *header = &properties[i];
 
 		push_text(&state, WJB_KEY, header->name, strlen(header->name));
 		if (header->value != NULL)
@@ -99,7 +126,7 @@ header_value(JsonbValue *value, PenstockProperty *header)
 }
 
 void
-penstock_headers_from_jsonb(Jsonb *headers, PenstockMessage *message)
+penstock_properties_from_jsonb(Jsonb *headers, const PenstockProperty **properties, int *count)
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
@@ -120,8 +147,8 @@ penstock_headers_from_jsonb(Jsonb *headers, PenstockMessage *message)
 		else if (token == WJB_VALUE)
 			header_value(&value, &list[n++]);
 	}
-	message->headers = list;
-	message->nheaders = n;
+	*properties = list;
+	*count = n;
 }
 
 /* ---- columns ---- */
@@ -205,7 +232,7 @@ put_column(PenstockDecoder *decoder, PenstockQueueColumn *column, const Penstock
 			put_datum(column, BoolGetDatum(message->redelivered), BOOLOID, boolout, row);
 			break;
 		case PENSTOCK_COLUMN_HEADERS:
-			headers = penstock_headers_to_jsonb(message);
+			headers = penstock_properties_to_jsonb(message->headers, message->nheaders);
 			if (headers != NULL)
 				put_datum(column, JsonbPGetDatum(headers), JSONBOID, jsonb_out, row);
 			break;
@@ -262,15 +289,13 @@ penstock_decoder_row(PenstockDecoder *decoder, PenstockConsumer *consumer, const
 		put_column(decoder, column, message, row);
 	}
 	penstock_format_set_column(NULL);
-	if (decoder->columns->info.ncolumns > 0)
-	{
-		if (decoder->connector->decode != NULL)
-			decoder->connector->decode(consumer, message, decoder->desc, row->values, row->isnull);
-		else
-			decoder->columns->format->decode(decoder->format_state, message->payload, message->length,
-											 row->values, row->isnull);
-	}
-	check_not_null(decoder, row);
+	if (decoder->connector->decode != NULL)
+		decoder->connector->decode(consumer, message, decoder->desc, row->values, row->isnull);
+	else if (decoder->columns->info.ncolumns > 0 && !decoder->metadata_only)
+		decoder->columns->format->decode(decoder->format_state, message->payload, message->length,
+										 row->values, row->isnull);
+	if (!decoder->metadata_only)
+		check_not_null(decoder, row);
 	penstock_format_set_column(NULL);
 }
 

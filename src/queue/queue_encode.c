@@ -115,10 +115,10 @@ take_column(PenstockEncoder *encoder, PenstockQueueColumn *column, Datum value)
 			break;
 		case PENSTOCK_COLUMN_HEADERS:
 			if (column->info.type == JSONBOID)
-				penstock_headers_from_jsonb(DatumGetJsonbP(value), message);
+				penstock_properties_from_jsonb(DatumGetJsonbP(value), &message->headers, &message->nheaders);
 			else
-				penstock_headers_from_jsonb(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(value)))),
-											message);
+				penstock_properties_from_jsonb(DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(value)))),
+											   &message->headers, &message->nheaders);
 			break;
 		case PENSTOCK_COLUMN_HEADER:
 			bytes = bytes_of(encoder, column, value, &length);

@@ -22,6 +22,8 @@
 
 /* What waits at most before some is sent early. */
 #define OUTBOX_BYTES (16 * 1024 * 1024)
+/* What a savepoint may hold back. */
+#define OUTBOX_MOST_BYTES (512 * 1024 * 1024)
 /* How long (ms) one send may wait for room in the client library. */
 #define SEND_TIMEOUT 30000
 
@@ -43,15 +45,14 @@ typedef struct OutMessage
 	Outlet	   *outlet;
 	SubTransactionId subid;
 	PenstockMessage message;
-	struct OutMessage *next;
+	dlist_node	node;
 } OutMessage;
 
 static struct
 {
 	slist_head	outlets;
 	MemoryContext context;		/* of the messages that wait; dies with the transaction */
-	OutMessage *first;
-	OutMessage *last;
+	dlist_head	messages;
 	int64		bytes;
 	bool		used;			/* some outlet is used by this transaction */
 } outbox;
@@ -78,9 +79,12 @@ find_outlet(Oid relid, Oid userid)
 static void
 close_outlet(Outlet *outlet)
 {
-	if (outlet->producer != NULL)
-		outlet->queue->connector->close_producer(outlet->producer);
+	PenstockProducer *producer = outlet->producer;
+
 	outlet->producer = NULL;
+	if (producer != NULL)
+		penstock_connector_quietly((void (*) (PenstockConsumer *)) outlet->queue->connector->close_producer,
+								   (PenstockConsumer *) producer);
 	if (outlet->context != NULL)
 		MemoryContextDelete(outlet->context);
 	outlet->context = NULL;
@@ -107,7 +111,7 @@ open_outlet(Outlet *outlet)
 	MemoryContextSwitchTo(old);
 	outlet->stale = false;
 	if (outlet->producer == NULL)
-		penstock_fault_raise(outlet->queue, &fault);
+		penstock_fault_raise(outlet->queue, &fault, false);
 }
 
 static void
@@ -115,31 +119,56 @@ forget_messages(void)
 {
 	if (outbox.context != NULL)
 		MemoryContextReset(outbox.context);
-	outbox.first = outbox.last = NULL;
+	dlist_init(&outbox.messages);
 	outbox.bytes = 0;
 }
 
-/* A producer after a fault is not used again. */
-pg_noreturn static void
-give_up(Outlet *outlet, const PenstockFault *fault)
+static int64
+size_of(const PenstockMessage *message)
 {
-	outlet->stale = true;
-	penstock_fault_raise(outlet->queue, fault);
+	int64		size = sizeof(OutMessage) + message->length + message->key_length + message->id_length;
+
+	for (int i = 0; i < message->nheaders; i++)
+		size += message->headers[i].length + 64;
+	return size;
 }
 
-/* Hands what waits to the producers. */
-static void
-send_all(void)
+/* The broker refused a message, or the producer: which of them, the SQLSTATE says. */
+pg_noreturn static void
+give_up(Outlet *outlet, PenstockOutcome outcome, const PenstockFault *fault)
 {
-	for (OutMessage *m = outbox.first; m != NULL; m = m->next)
+	int			category = ERRCODE_TO_CATEGORY(fault->sqlstate);
+
+	penstock_fault_raise(outlet->queue, fault,
+						 outcome == PENSTOCK_REFUSED && category != ERRCODE_CONNECTION_EXCEPTION &&
+						 category != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION &&
+						 category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION);
+}
+
+/* Hands what waits to the producers; only what no savepoint can take back, unless all. */
+static void
+send_waiting(bool all)
+{
+	while (!dlist_is_empty(&outbox.messages))
 	{
+		OutMessage *m = dlist_head_element(OutMessage, node, &outbox.messages);
 		Outlet	   *outlet = m->outlet;
 		PenstockFault fault = {0};
+		PenstockOutcome outcome;
 
+		if (!all && m->subid != TopSubTransactionId)
+			return;
 		open_outlet(outlet);
 		outlet->used = outbox.used = true;
-		if (outlet->queue->connector->send(outlet->producer, &m->message, SEND_TIMEOUT, &fault) != PENSTOCK_OK)
-			give_up(outlet, &fault);
+		/* a producer after a fault or an error is not used again */
+		outlet->stale = true;
+		outcome = outlet->queue->connector->send(outlet->producer, &m->message, SEND_TIMEOUT, &fault);
+		if (outcome != PENSTOCK_OK)
+			give_up(outlet, outcome, &fault);
+		outlet->stale = false;
+		outbox.bytes -= size_of(&m->message);
+		dlist_delete(&m->node);
+		pfree(m);
 	}
 	forget_messages();
 }
@@ -149,47 +178,87 @@ penstock_outbox_flush(void)
 {
 	slist_iter	iter;
 
-	send_all();
+	send_waiting(true);
 	slist_foreach(iter, &outbox.outlets)
 	{
 		Outlet	   *outlet = slist_container(Outlet, node, iter.cur);
 		PenstockFault fault = {0};
+		PenstockOutcome outcome;
 
 		if (!outlet->used)
 			continue;
-		if (outlet->queue->connector->flush(outlet->producer, (int) penstock_queue_option_int(outlet->queue, "flush_timeout"),
-											&fault) != PENSTOCK_OK)
-			give_up(outlet, &fault);
+		outlet->stale = true;
+		outcome = outlet->queue->connector->flush(outlet->producer,
+												  (int) penstock_queue_option_int(outlet->queue, "flush_timeout"), &fault);
+		if (outcome != PENSTOCK_OK)
+			give_up(outlet, outcome, &fault);
+		outlet->stale = false;
 		outlet->used = false;
 	}
 	outbox.used = false;
 }
 
+/* Puts bytes behind what a copy holds already. */
 static const char *
-copy_bytes(const char *bytes, int length)
+put_bytes(char **at, const char *bytes, int length)
 {
-	char	   *copy;
+	char	   *copy = *at;
 
 	if (bytes == NULL)
 		return NULL;
-	copy = palloc((Size) length + 1);
 	memcpy(copy, bytes, length);
 	copy[length] = '\0';
+	*at += (Size) length + 1;
 	return copy;
 }
 
-static const PenstockProperty *
-copy_properties(const PenstockProperty *from, int n)
+static Size
+properties_size(const PenstockProperty *properties, int n)
 {
-	PenstockProperty *to = n ? palloc(n * sizeof(PenstockProperty)) : NULL;
+	Size		size = 0;
+
+	for (int i = 0; i < n; i++)
+		size += strlen(properties[i].name) + 1 + properties[i].length + 1;
+	return size;
+}
+
+static const PenstockProperty *
+put_properties(PenstockProperty **room, char **at, const PenstockProperty *from, int n)
+{
+	PenstockProperty *to = *room;
 
 	for (int i = 0; i < n; i++)
 	{
-		to[i].name = pstrdup(from[i].name);
-		to[i].value = copy_bytes(from[i].value, from[i].length);
+		to[i].name = put_bytes(at, from[i].name, strlen(from[i].name));
+		to[i].value = put_bytes(at, from[i].value, from[i].length);
 		to[i].length = from[i].length;
 	}
+	*room += n;
 	return to;
+}
+
+/* A copy of the message in one piece. */
+static OutMessage *
+copy_out(const PenstockMessage *message)
+{
+	int			n = message->nheaders + message->nproperties;
+	Size		size = MAXALIGN(sizeof(OutMessage)) + n * sizeof(PenstockProperty) +
+		(Size) message->length + message->key_length + message->id_length + 4 +
+		(message->partition ? strlen(message->partition) : 0) +
+		properties_size(message->headers, message->nheaders) +
+		properties_size(message->properties, message->nproperties);
+	OutMessage *m = MemoryContextAllocHuge(outbox.context, size);
+	PenstockProperty *room = (PenstockProperty *) ((char *) m + MAXALIGN(sizeof(OutMessage)));
+	char	   *at = (char *) (room + n);
+
+	m->message = *message;
+	m->message.payload = put_bytes(&at, message->payload, message->length);
+	m->message.key = put_bytes(&at, message->key, message->key_length);
+	m->message.id = put_bytes(&at, message->id, message->id_length);
+	m->message.partition = message->partition ? put_bytes(&at, message->partition, strlen(message->partition)) : NULL;
+	m->message.headers = put_properties(&room, &at, message->headers, message->nheaders);
+	m->message.properties = put_properties(&room, &at, message->properties, message->nproperties);
+	return m;
 }
 
 /*
@@ -199,33 +268,23 @@ void
 penstock_outbox_add(Oid relid, Oid userid, const PenstockMessage *message)
 {
 	Outlet	   *outlet = find_outlet(relid, userid);
-	MemoryContext old;
 	OutMessage *m;
 
 	open_outlet(outlet);
 	if (outbox.context == NULL)
 		outbox.context = AllocSetContextCreate(TopMemoryContext, "penstock outbox", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(outbox.context);
-	m = palloc0(sizeof(OutMessage));
+	m = copy_out(message);
 	m->outlet = outlet;
 	m->subid = GetCurrentSubTransactionId();
-	m->message = *message;
-	m->message.payload = copy_bytes(message->payload, message->length);
-	m->message.key = copy_bytes(message->key, message->key_length);
-	m->message.id = copy_bytes(message->id, message->id_length);
-	m->message.partition = message->partition ? pstrdup(message->partition) : NULL;
-	m->message.headers = copy_properties(message->headers, message->nheaders);
-	m->message.properties = copy_properties(message->properties, message->nproperties);
-	MemoryContextSwitchTo(old);
-
-	if (outbox.last)
-		outbox.last->next = m;
-	else
-		outbox.first = m;
-	outbox.last = m;
-	outbox.bytes += sizeof(OutMessage) + message->length + message->key_length;
+	dlist_push_tail(&outbox.messages, &m->node);
+	outbox.bytes += size_of(&m->message);
 	if (outbox.bytes >= OUTBOX_BYTES)
-		send_all();
+		send_waiting(false);
+	if (outbox.bytes >= OUTBOX_MOST_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too much is written to queues within a savepoint"),
+				 errdetail("At most %d MB can wait until it is released.", OUTBOX_MOST_BYTES / (1024 * 1024))));
 }
 
 /* After a rollback: what producers were given and the brokers have not. */
@@ -238,8 +297,9 @@ abort_outlets(void)
 	{
 		Outlet	   *outlet = slist_container(Outlet, node, iter.cur);
 
-		if (outlet->used && outlet->producer != NULL)
-			outlet->queue->connector->abort(outlet->producer);
+		if (outlet->used && outlet->producer != NULL && outlet->queue->connector->abort != NULL)
+			penstock_connector_quietly((void (*) (PenstockConsumer *)) outlet->queue->connector->abort,
+									   (PenstockConsumer *) outlet->producer);
 		outlet->used = false;
 		if (outlet->stale)
 			close_outlet(outlet);
@@ -253,17 +313,17 @@ transaction_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (outbox.first != NULL || outbox.used)
+			if (!dlist_is_empty(&outbox.messages) || outbox.used)
 				penstock_outbox_flush();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			if (outbox.first != NULL || outbox.used)
+			if (!dlist_is_empty(&outbox.messages) || outbox.used)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						 errmsg("cannot PREPARE a transaction that has written to a queue")));
 			break;
 		case XACT_EVENT_ABORT:
-			if (outbox.first != NULL || outbox.used || outbox.bytes > 0)
+			if (!dlist_is_empty(&outbox.messages) || outbox.bytes > 0)
 				forget_messages();
 			abort_outlets();
 			break;
@@ -275,26 +335,34 @@ transaction_callback(XactEvent event, void *arg)
 static void
 subtransaction_callback(SubXactEvent event, SubTransactionId child, SubTransactionId parent, void *arg)
 {
-	OutMessage **link = &outbox.first;
+	dlist_iter	iter;
 
-	if (outbox.first == NULL || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
 		return;
-	outbox.last = NULL;
-	while (*link != NULL)
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
-		OutMessage *m = *link;
-
-		if (m->subid == child && event == SUBXACT_EVENT_ABORT_SUB)
+		/* those of the subtransaction stand at the end */
+		dlist_reverse_foreach(iter, &outbox.messages)
 		{
-			*link = m->next;
-			continue;
-		}
-		if (m->subid == child)
+			OutMessage *m = dlist_container(OutMessage, node, iter.cur);
+
+			if (m->subid != child)
+				break;
 			m->subid = parent;
-		outbox.last = m;
-		link = &m->next;
+		}
+		return;
 	}
-	if (outbox.first == NULL)
+	while (!dlist_is_empty(&outbox.messages))
+	{
+		OutMessage *m = dlist_tail_element(OutMessage, node, &outbox.messages);
+
+		if (m->subid != child)
+			return;
+		outbox.bytes -= size_of(&m->message);
+		dlist_delete(&m->node);
+		pfree(m);
+	}
+	if (outbox.bytes > 0)
 		forget_messages();
 }
 
@@ -328,6 +396,7 @@ void
 penstock_outbox_init(void)
 {
 	slist_init(&outbox.outlets);
+	dlist_init(&outbox.messages);
 	RegisterXactCallback(transaction_callback, NULL);
 	RegisterSubXactCallback(subtransaction_callback, NULL);
 	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, options_changed, (Datum) 0);

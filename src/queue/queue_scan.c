@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
@@ -182,11 +183,18 @@ get_plan(PlannerInfo *root, RelOptInfo *baserel, Oid relid, ForeignPath *best_pa
 	List	   *clauses = extract_actual_clauses(scan_clauses, false);
 	List	   *exprs = NIL;
 	List	   *kinds = NIL;
+	List	   *needed = NIL;
+	Bitmapset  *used = NULL;
+	int			attno = -1;
 	ListCell   *lc;
 
 	foreach(lc, clauses)
 		find_limits(root, relid, baserel->relid, lfirst(lc), &exprs, &kinds);
-	return make_foreignscan(tlist, clauses, baserel->relid, exprs, list_make1(kinds), NIL, NIL, outer_plan);
+	pull_varattnos((Node *) baserel->reltarget->exprs, baserel->relid, &used);
+	pull_varattnos((Node *) clauses, baserel->relid, &used);
+	while ((attno = bms_next_member(used, attno)) >= 0)
+		needed = lappend_int(needed, attno + FirstLowInvalidHeapAttributeNumber);
+	return make_foreignscan(tlist, clauses, baserel->relid, exprs, list_make2(kinds, needed), NIL, NIL, outer_plan);
 }
 
 /* ---- running ---- */
@@ -216,6 +224,7 @@ begin_scan(ForeignScanState *node, int eflags)
 	}
 	scan->queue = penstock_queue_open(RelationGetRelid(rel), scan_user(node), NULL);
 	scan->decoder = penstock_decoder_create(rel, scan->queue);
+	penstock_decoder_needs(scan->decoder, lsecond(plan->fdw_private));
 	scan->batch = penstock_batch_create(CurrentMemoryContext, BROWSE_ROWS, BROWSE_BYTES);
 	scan->row_context = AllocSetContextCreate(CurrentMemoryContext, "penstock row", ALLOCSET_DEFAULT_SIZES);
 	scan->limits = ExecInitExprList(plan->fdw_exprs, &node->ss.ps);
@@ -301,10 +310,11 @@ static void
 close_consumer(void *arg)
 {
 	QueueScan  *scan = arg;
+	PenstockConsumer *consumer = scan->consumer;
 
-	if (scan->consumer != NULL)
-		scan->queue->connector->close(scan->consumer);
 	scan->consumer = NULL;
+	if (consumer != NULL)
+		penstock_connector_quietly(scan->queue->connector->close, consumer);
 }
 
 static void
@@ -330,7 +340,7 @@ open_consumer(ForeignScanState *node, QueueScan *scan)
 	scan->consumer = scan->queue->connector->open(scan->queue, &start, &outcome, &fault);
 	MemoryContextSwitchTo(old);
 	if (scan->consumer == NULL)
-		penstock_fault_raise(scan->queue, &fault);
+		penstock_fault_raise(scan->queue, &fault, false);
 }
 
 /* Waits until fetch may give more. */
@@ -369,7 +379,7 @@ fetch_more(ForeignScanState *node, QueueScan *scan)
 				scan->ended = true;
 				break;
 			default:
-				penstock_fault_raise(scan->queue, &fault);
+				penstock_fault_raise(scan->queue, &fault, false);
 		}
 		CHECK_FOR_INTERRUPTS();
 		if (scan->batch->n == 0 && !scan->ended)
