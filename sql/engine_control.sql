@@ -84,6 +84,25 @@ SELECT penstock.resume();
 SELECT DISTINCT status FROM penstock.stat_view;
 SELECT penstock.catch_up();
 
+-- an error may quote events, and is shown to those only who may see it
+CREATE TABLE secrets (v text) USING stream;
+CREATE MATERIALIZED VIEW numbers USING continuous AS SELECT v::int FROM secrets;
+INSERT INTO secrets VALUES ('secret');
+SELECT penstock.catch_up();
+SET ROLE regress_penstock_other;
+SELECT status, last_error FROM penstock.stat_view WHERE view = 'engine_control.numbers'::regclass;
+SELECT status FROM penstock.continuous_view WHERE view = 'engine_control.numbers'::regclass;
+SELECT error FROM penstock.continuous_view;
+SELECT penstock.catch_up();
+SELECT penstock.catch_up('engine_control.numbers');
+RESET ROLE;
+ALTER MATERIALIZED VIEW numbers OWNER TO regress_penstock_other;
+SET ROLE regress_penstock_other;
+SELECT status, last_error FROM penstock.stat_view WHERE view = 'engine_control.numbers'::regclass;
+SELECT penstock.catch_up('engine_control.numbers');
+RESET ROLE;
+DROP TABLE secrets CASCADE;
+
 -- Penstock's own tables cannot be written
 UPDATE penstock.position SET cursor = NULL;
 DELETE FROM penstock.continuous_view;

@@ -106,3 +106,30 @@ CREATE UNLOGGED TABLE a_unlogged (k int) USING stream;
 CREATE MATERIALIZED VIEW a_unlogged_counts USING continuous AS SELECT k, count(*) FROM a_unlogged GROUP BY k;
 SELECT complete FROM penstock.continuous_view WHERE view = 'a_unlogged_counts'::regclass;
 DROP TABLE a_unlogged CASCADE;
+
+-- a function that reads a stream is looked up: it reads all of it, not the batch
+CREATE TABLE a_read (k int) USING stream;
+CREATE FUNCTION a_count() RETURNS bigint LANGUAGE plpgsql STABLE AS 'BEGIN RETURN (SELECT count(*) FROM public.a_read); END';
+CREATE FUNCTION a_all() RETURNS SETOF public.a_read LANGUAGE sql STABLE AS 'SELECT * FROM public.a_read';
+INSERT INTO a_read VALUES (1), (2);
+CREATE MATERIALIZED VIEW a_counts USING continuous AS SELECT k, a_count() AS n FROM a_read;
+CREATE MATERIALIZED VIEW a_pairs USING continuous AS SELECT a.k, b.k AS k2 FROM a_read a, a_all() b;
+INSERT INTO a_read VALUES (3);
+SELECT penstock.catch_up();
+SELECT * FROM a_counts ORDER BY k;
+SELECT k, array_agg(k2 ORDER BY k2) FROM a_pairs GROUP BY k ORDER BY k;
+DROP TABLE a_read CASCADE;
+DROP FUNCTION a_count();
+
+-- a view keeps the settings that its query depends on
+CREATE TABLE a_settings (v text) USING stream;
+SET timezone_abbreviations = 'Australia';
+SET array_nulls = off;
+CREATE MATERIALIZED VIEW a_set USING continuous AS
+  SELECT ('2020-01-01 00:00 ' || v)::timestamptz AT TIME ZONE 'UTC' AS utc, ('{NULL,' || v || '}')::text[] AS list FROM a_settings;
+INSERT INTO a_settings VALUES ('EST');
+RESET timezone_abbreviations;
+RESET array_nulls;
+SELECT penstock.catch_up();
+SELECT to_char(utc, 'YYYY-MM-DD HH24:MI') AS utc, list FROM a_set;
+DROP TABLE a_settings CASCADE;

@@ -44,7 +44,9 @@ CREATE INDEX seen_message_at ON penstock.seen_message (pipe, seen_at);
 COMMENT ON MATERIALIZED VIEW penstock.seen_message IS
   'message ids that pipes with a dedup_window have seen within it';
 
-GRANT SELECT ON penstock.continuous_view, penstock.position, penstock.source_position TO PUBLIC;
+-- an error may quote events: penstock.stat_view shows it to those who may see it
+GRANT SELECT (view, state, strategy, status, filenode, complete, settings) ON penstock.continuous_view TO PUBLIC;
+GRANT SELECT ON penstock.position, penstock.source_position TO PUBLIC;
 GRANT SELECT (pipe, name, owner, source, status, on_error, batch_rows, batch_bytes, batch_time, dedup_window) ON penstock.pipe TO PUBLIC;
 
 -- An ordinary table: whoever reads a dead letter may also delete it.

@@ -162,7 +162,7 @@ check_running(Oid relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_PENSTOCK_STOPPED),
 				 errmsg("continuous view \"%s\" has stopped with an error", get_rel_name(relid)),
-				 row->error ? errdetail("The error was: %s", row->error) : 0,
+				 row->error && penstock_may_see_error(relid) ? errdetail("The error was: %s", row->error) : 0,
 				 errhint("Remove the cause, then call penstock.resume().")));
 	if (row->status == PENSTOCK_VIEW_PAUSED)
 		ereport(ERROR,
@@ -196,7 +196,7 @@ warn_of_stopped(void)
 			ereport(WARNING,
 					(errcode(ERRCODE_PENSTOCK_STOPPED),
 					 errmsg("continuous view \"%s\" has stopped with an error", get_rel_name(row->relid)),
-					 row->error ? errdetail("The error was: %s", row->error) : 0));
+					 row->error && penstock_may_see_error(row->relid) ? errdetail("The error was: %s", row->error) : 0));
 	}
 }
 
@@ -224,6 +224,23 @@ is_done(Oid relid, uint64 ticket, bool *no_worker)
 	return done;
 }
 
+/* A function in a view's query would wait for the process that it runs in. */
+static void
+refuse_in_engine(void)
+{
+	PenstockDatabase *database;
+	bool		in_engine;
+
+	LWLockAcquire(penstock_engine->lock, LW_SHARED);
+	database = penstock_database_find(MyDatabaseId, false);
+	in_engine = database != NULL && database->pid == MyProcPid;
+	LWLockRelease(penstock_engine->lock);
+	if (in_engine)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot catch up within the query of a continuous view")));
+}
+
 /* Takes a ticket, and makes sure that somebody will serve it. */
 static uint64
 take_ticket(ConditionVariable **caught_up)
@@ -247,12 +264,50 @@ take_ticket(ConditionVariable **caught_up)
 	return ticket;
 }
 
+/* Does a lock in one of these modes keep the engine from the relation, for the view (InvalidOid: for any)? */
+static bool
+shuts_engine_out(Oid locked, LOCKMASK modes, Oid view)
+{
+	PenstockStatKey key = {MyDatabaseId, locked};
+	bool		is_view;
+	List	   *rows;
+	ListCell   *lc;
+
+	if ((modes & (LOCKBIT_ON(ShareLock) | LOCKBIT_ON(ShareRowExclusiveLock) |
+				  LOCKBIT_ON(ExclusiveLock) | LOCKBIT_ON(AccessExclusiveLock))) == 0)
+		return false;
+
+	/* what the engine keeps, also if this transaction has dropped it */
+	LWLockAcquire(penstock_engine->lock, LW_SHARED);
+	is_view = hash_search(penstock_view_stats, &key, HASH_FIND, NULL) != NULL;
+	LWLockRelease(penstock_engine->lock);
+	if (is_view && (!OidIsValid(view) || view == locked))
+	{
+		PenstockViewRow *row = penstock_registry_get(locked);
+
+		return row == NULL || row->status == PENSTOCK_VIEW_ACTIVE;
+	}
+
+	if ((modes & LOCKBIT_ON(AccessExclusiveLock)) == 0 || is_view)
+		return false;
+	rows = penstock_registry_list();
+	foreach(lc, rows)
+	{
+		PenstockViewRow *row = lfirst(lc);
+
+		if (row->status == PENSTOCK_VIEW_ACTIVE && (!OidIsValid(view) || view == row->relid) &&
+			penstock_view_reads(row->relid, locked))
+			return true;
+	}
+	return false;
+}
+
 /*
- * Raises an error if somebody waits for a lock on a relation that this transaction holds: the engine does
- * not overtake him, and he waits for this transaction, which waits for the engine.
+ * Raises an error if this transaction holds a lock on a relation that keeps the engine out, or for which somebody
+ * waits: the engine does not overtake him, and he waits for this transaction, which waits for the engine.
  */
 static void
-check_deadlock(void)
+check_deadlock(Oid relid)
 {
 	LockData   *locks = GetLockStatusData();
 
@@ -264,6 +319,14 @@ check_deadlock(void)
 			mine->locktag.locktag_type != LOCKTAG_RELATION ||
 			mine->locktag.locktag_field1 != MyDatabaseId)
 			continue;
+		if (shuts_engine_out(mine->locktag.locktag_field2, mine->holdMask, relid))
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_DEADLOCK_DETECTED),
+					 errmsg("cannot catch up while this transaction keeps the engine from \"%s\"",
+							get_rel_name(mine->locktag.locktag_field2) ?
+							get_rel_name(mine->locktag.locktag_field2) : "a view that it has dropped"),
+					 errdetail("The engine leaves out views of which something is locked, until this transaction ends."),
+					 errhint("Call penstock.catch_up() in a transaction of its own.")));
 		for (int j = 0; j < locks->nelements; j++)
 		{
 			LockInstanceData *other = &locks->locks[j];
@@ -308,6 +371,7 @@ penstock_engine_wait(Oid relid, int timeout_ms)
 				 errmsg("cannot catch up during recovery"),
 				 errhint("Continuous views of a standby follow those of its primary.")));
 	penstock_version_check();
+	refuse_in_engine();
 	if (OidIsValid(relid))
 		check_running(relid);
 
@@ -331,7 +395,7 @@ penstock_engine_wait(Oid relid, int timeout_ms)
 			if (OidIsValid(relid))
 				check_running(relid);
 			if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), DEADLOCK_AFTER))
-				check_deadlock();
+				check_deadlock(relid);
 		}
 	}
 	ConditionVariableCancelSleep();

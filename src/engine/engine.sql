@@ -54,7 +54,11 @@ CREATE VIEW penstock.stat_view AS
          CASE WHEN v.status = 'a' AND NOT s.behind THEN 0
               ELSE extract(epoch FROM pg_catalog.clock_timestamp() - s.current_at)::double precision END AS lag_seconds,
          s.backlog_done, s.backlog_total,
-         coalesce(v.error, s.last_error) AS last_error, s.last_error_at, p.seen AS position
+         coalesce(CASE WHEN pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') OR
+                            pg_catalog.pg_has_role((SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = v.view::oid), 'USAGE') OR
+                            pg_catalog.pg_has_role((SELECT d.datdba FROM pg_catalog.pg_database d
+                                                    WHERE d.datname = pg_catalog.current_database()), 'USAGE')
+                       THEN v.error END, s.last_error) AS last_error, s.last_error_at, p.seen AS position
   FROM penstock.continuous_view v
        LEFT JOIN penstock.stat_view_rows() s ON s.view = v.view::oid
        LEFT JOIN penstock.position p ON p.consumer = v.view::oid;

@@ -80,6 +80,8 @@ typedef struct EngineRound
 	double		ms;
 } EngineRound;
 
+/* stats.c */
+extern bool penstock_may_see_error(Oid view);
 /* control.c */
 extern void penstock_engine_wait(Oid relid, int timeout_ms);
 /* launcher.c */

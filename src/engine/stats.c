@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
+#include "utils/syscache.h"
 
 #include "compat/compat.h"
 #include "engine/internal.h"
@@ -97,6 +98,17 @@ may_see_errors(Oid dboid)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
 		object_ownercheck(DatabaseRelationId, dboid, GetUserId());
+}
+
+/*
+ * penstock_may_see_error: may this user read what stopped the view?  The message may quote events.
+ */
+bool
+penstock_may_see_error(Oid view)
+{
+	return may_see_errors(MyDatabaseId) ||
+		(SearchSysCacheExists1(RELOID, ObjectIdGetDatum(view)) &&
+		 object_ownercheck(RelationRelationId, view, GetUserId()));
 }
 
 /*
@@ -180,7 +192,7 @@ penstock_stat_view_rows(PG_FUNCTION_ARGS)
 		put_time(&row, stat->current_at);
 		put(&row, Int64GetDatum(stat->backlog_done), stat->backlog_slices == 0);
 		put(&row, Int64GetDatum(stat->backlog_done + stat->lag_events), stat->backlog_slices == 0);
-		put_text(&row, stat->last_error);
+		put_text(&row, penstock_may_see_error(stat->key.relid) ? stat->last_error : NULL);
 		put_time(&row, stat->last_error_at);
 		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.isnull);
 	}

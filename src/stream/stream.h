@@ -78,6 +78,8 @@ extern void penstock_delta_set(List *deltas);
 /* The same, but only for streams in "consumed" (OIDs); the others are read whole, as by anybody. */
 extern void penstock_delta_set_for(List *consumed, List *deltas);
 extern void penstock_delta_clear(void);
+/* The plan has begun its scans: what functions in it read from now on is not the plan's delta or fill. */
+extern void penstock_delta_taken(void);
 
 /*
  * A fill reads, instead, every chunk that the executor's snapshot sees and whose writer is visible

@@ -65,6 +65,12 @@ penstock_delta_clear(void)
 }
 
 void
+penstock_delta_taken(void)
+{
+	setting.mode = PENSTOCK_SCAN_FULL;
+}
+
+void
 penstock_delta_assume_rows(double rows)
 {
 	setting.assumed_rows = rows;

@@ -30,6 +30,7 @@ typedef struct Analysis
 {
 	ParseState *pstate;			/* for error positions; may be NULL */
 	List	   *queries;		/* enclosing queries, innermost first */
+	bool		opened;			/* views and policies are expanded: positions mean nothing */
 } Analysis;
 
 typedef struct RelationWalk
@@ -316,6 +317,17 @@ srf_location_walker(Node *node, void *arg)
 	return expression_tree_walker(node, srf_location_walker, arg);
 }
 
+static bool
+refuse_grouping_walker(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, GroupingFunc))
+		refuse(arg, exprLocation(node), "GROUPING()", NULL,
+			   "Without grouping sets it is always 0: leave it out.");
+	return expression_tree_walker(node, refuse_grouping_walker, arg);
+}
+
 /*
  * Checks a query that reads a stream; only the top one may group.
  */
@@ -323,6 +335,7 @@ static void
 check_query(Analysis *a, Query *query, bool top)
 {
 	List	   *saved = a->queries;
+	ListCell   *lc;
 
 	a->queries = lcons(query, list_copy(saved));
 
@@ -345,6 +358,8 @@ check_query(Analysis *a, Query *query, bool top)
 	if (query->groupingSets != NIL)
 		refuse(a, exprLocation((Node *) query->groupingSets), "GROUPING SETS, CUBE or ROLLUP", NULL,
 			   "Make one continuous view for each grouping.");
+	refuse_grouping_walker((Node *) query->targetList, a);
+	refuse_grouping_walker(query->havingQual, a);
 	if (!top && (query->hasAggs || query->groupClause != NIL || query->havingQual))
 		refuse(a, group_location(query), "aggregation below the top of its query",
 			   "Only the outermost SELECT may group.",
@@ -361,6 +376,8 @@ check_query(Analysis *a, Query *query, bool top)
 	check_sublinks_walker((Node *) query->targetList, a);
 	check_sublinks_walker((Node *) query->jointree, a);
 	check_sublinks_walker(query->havingQual, a);
+	foreach(lc, query->rtable)	/* policies */
+		check_sublinks_walker((Node *) lfirst_node(RangeTblEntry, lc)->securityQuals, a);
 
 	if (query->setOperations)
 		check_union(a, query, query->setOperations);
@@ -388,10 +405,24 @@ is_unstable_function(Oid funcid, void *context)
 		case F_TRANSACTION_TIMESTAMP:
 		case F_STATEMENT_TIMESTAMP:
 		case F_PG_CURRENT_SNAPSHOT:
+		case F_PG_CURRENT_XACT_ID:
+		case F_PG_CURRENT_XACT_ID_IF_ASSIGNED:
+		case F_TXID_CURRENT:
+		case F_TXID_CURRENT_IF_ASSIGNED:
+		case F_TXID_CURRENT_SNAPSHOT:
+		case F_AGE_TIMESTAMP:
+		case F_AGE_TIMESTAMPTZ:
 			return true;
 		default:
 			return false;
 	}
+}
+
+/* The engine has settings of its own. */
+static bool
+reads_setting(Oid funcid, void *context)
+{
+	return funcid == F_CURRENT_SETTING_TEXT || funcid == F_CURRENT_SETTING_TEXT_BOOL;
 }
 
 static bool
@@ -401,7 +432,11 @@ check_stable_walker(Node *node, void *arg)
 
 	if (node == NULL)
 		return false;
-	if (IsA(node, SQLValueFunction))
+	/* a view or a policy may ask who reads: always the owner */
+	if (IsA(node, SQLValueFunction) &&
+		!(a->opened && (((SQLValueFunction *) node)->op == SVFOP_CURRENT_USER ||
+						((SQLValueFunction *) node)->op == SVFOP_CURRENT_ROLE ||
+						((SQLValueFunction *) node)->op == SVFOP_USER)))
 		refuse(a, exprLocation(node), "the current time or user in its query",
 			   "Its value when an event arrives differs from its value when the view is compared or rebuilt.",
 			   "Store the time with the event, or filter when reading the view.");
@@ -409,6 +444,10 @@ check_stable_walker(Node *node, void *arg)
 		refuse(a, exprLocation(node), "volatile functions or the current time in its query",
 			   "Its value when an event arrives differs from its value when the view is compared or rebuilt.",
 			   "Store the value with the event, or compute it when reading the view.");
+	if (check_functions_in_node(node, reads_setting, NULL))
+		refuse(a, exprLocation(node), "current_setting() in its query",
+			   "The engine does not know the settings of your session.",
+			   "Write the value into the query, or filter when reading the view.");
 	if (IsA(node, Query))
 		return query_tree_walker((Query *) node, check_stable_walker, arg, 0);
 	return expression_tree_walker(node, check_stable_walker, arg);
@@ -435,10 +474,13 @@ rewritten(Query *query)
 void
 penstock_view_check(Query *query, ParseState *pstate)
 {
-	Analysis	a = {pstate, NIL};
+	Analysis	a = {pstate, NIL, false};
+	Analysis	opened = {NULL, NIL, true};
 
 	check_stable_walker((Node *) query, &a);
-	check_query(&a, rewritten(query), true);
+	query = rewritten(query);
+	check_stable_walker((Node *) query, &opened);
+	check_query(&a, query, true);
 }
 
 static bool

@@ -186,6 +186,25 @@ create_view(PenstockUtility *utility, Node *statement)
 		penstock_view_activate(relid, !option_is_off(options, "backfill"));
 }
 
+/* EXPLAIN ANALYZE would make the view past create_view: with rows, but nobody to keep it. */
+static void
+explain_view(PenstockUtility *utility, Node *statement)
+{
+	Query	   *query = castNode(Query, ((ExplainStmt *) statement)->query);
+	ListCell   *lc;
+
+	if (query->commandType == CMD_UTILITY && IsA(query->utilityStmt, CreateTableAsStmt) &&
+		names_continuous(((CreateTableAsStmt *) query->utilityStmt)->into->accessMethod))
+		foreach(lc, ((ExplainStmt *) statement)->options)
+			if (strcmp(lfirst_node(DefElem, lc)->defname, "analyze") == 0 &&
+				defGetBoolean(lfirst_node(DefElem, lc)))
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("EXPLAIN ANALYZE cannot make a continuous view"),
+						 errhint("Use EXPLAIN ANALYZE with its query, or penstock.explain() when the view is made.")));
+	penstock_utility_continue(utility);
+}
+
 static void
 create_table(PenstockUtility *utility, Node *statement)
 {
@@ -284,9 +303,11 @@ alter_view(PenstockUtility *utility, Node *statement)
 void
 penstock_view_forget(Oid relid)
 {
-	PenstockViewRow *row = penstock_registry_get(relid);
+	PenstockViewRow *row;
 	MemoryContext old;
 
+	penstock_registry_lock(relid, true);
+	row = penstock_registry_get(relid);
 	if (row == NULL)
 		return;
 	penstock_registry_delete(relid);
@@ -407,6 +428,7 @@ penstock_view_init(void)
 {
 	penstock_utility_register(T_CreateTableAsStmt, create_view);
 	penstock_utility_register(T_CreateStmt, create_table);
+	penstock_utility_register(T_ExplainStmt, explain_view);
 	penstock_utility_register(T_RefreshMatViewStmt, refresh_view);
 	penstock_utility_register(T_AlterTableStmt, alter_view);
 	penstock_object_register(RelationRelationId, relation_dropped);

@@ -26,7 +26,8 @@
 /* Settings that the meaning of a query depends on; the view keeps those of its making. */
 static const char *const query_settings[] = {
 	"TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output",
-	"default_text_search_config", "lc_monetary", "lc_numeric", "lc_time", "xmloption"
+	"default_text_search_config", "lc_monetary", "lc_numeric", "lc_time", "xmloption", "xmlbinary",
+	"timezone_abbreviations", "array_nulls"
 };
 
 static char *
@@ -148,7 +149,10 @@ penstock_view_activate(Oid relid, bool backfill)
 	row.filenode = penstock_rel_filenumber(rel);
 	row.settings = current_settings();
 	if (shape->strategy == PENSTOCK_STRATEGY_GROUP)
+	{
 		row.state = penstock_state_create(relid, shape);
+		penstock_state_types_to_view(rel, row.state);
+	}
 	penstock_registry_insert(&row);
 	CommandCounterIncrement();
 
@@ -170,9 +174,11 @@ penstock_view_refill(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
 	PenstockShape *shape = penstock_view_shape(penstock_view_query(rel), NULL);
-	PenstockViewRow *row = penstock_registry_get(relid);
+	PenstockViewRow *row;
 	PenstockPosition position;
 
+	penstock_registry_lock(relid, true);
+	row = penstock_registry_get(relid);
 	penstock_state_drop(row->state);
 	row->state = shape->strategy == PENSTOCK_STRATEGY_GROUP ? penstock_state_create(relid, shape) : InvalidOid;
 	row->status = PENSTOCK_VIEW_ACTIVE;

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -136,6 +137,47 @@ group_startup(DestReceiver *self, int operation, TupleDesc desc)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * A row's hash: of its attributes that are not NULL.  The server's own counts the NULLs, too, and would change when the
+ * row's type gets another column, while the old rows stay equal to new ones.
+ */
+static uint64
+hash_row(Datum value)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	TupleDesc	desc = lookup_rowtype_tupdesc(HeapTupleHeaderGetTypeId(header),
+											  HeapTupleHeaderGetTypMod(header));
+	HeapTupleData tuple = {0};
+	Datum	   *values = palloc(sizeof(Datum) * desc->natts);
+	bool	   *isnull = palloc(sizeof(bool) * desc->natts);
+	uint64		hash = 0;
+
+	check_stack_depth();
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, desc, values, isnull);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		TypeCacheEntry *type;
+
+		if (isnull[i] || att->attisdropped)
+			continue;
+		hash = hash_combine64(hash, (uint64) i);
+		type = lookup_type_cache(att->atttypid, TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+		if (type_is_rowtype(att->atttypid))
+			hash = hash_combine64(hash, hash_row(values[i]));
+		else if (OidIsValid(type->hash_extended_proc_finfo.fn_oid))
+			hash = hash_combine64(hash,
+								  DatumGetUInt64(FunctionCall2Coll(&type->hash_extended_proc_finfo,
+																   att->attcollation, values[i],
+																   UInt64GetDatum(0))));
+	}
+	ReleaseTupleDesc(desc);
+	return hash;
+}
+
 static int64
 hash_keys(GroupReceiver *r, Datum *values, bool *isnull)
 {
@@ -145,7 +187,9 @@ hash_keys(GroupReceiver *r, Datum *values, bool *isnull)
 	{
 		uint64		h = 1;
 
-		if (!isnull[i] && OidIsValid(r->key_hash[i].fn_oid))
+		if (!isnull[i] && type_is_rowtype(r->view->shape->key_types[i]))
+			h = hash_row(values[i]);
+		else if (!isnull[i] && OidIsValid(r->key_hash[i].fn_oid))
 			h = DatumGetUInt64(FunctionCall2Coll(&r->key_hash[i],
 												 r->view->shape->key_collations[i],
 												 values[i], UInt64GetDatum(0)));

@@ -9,10 +9,13 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "commands/defrem.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
@@ -39,6 +42,11 @@ view_reads(Oid view, Oid relid, bool wait)
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(view)))
 		return false;
 	rel = relation_open(view, NoLock);
+	if (rel->rd_rules == NULL)
+	{
+		relation_close(rel, NoLock);	/* it is being dropped, and its query went first */
+		return false;
+	}
 	query = penstock_view_query(rel);
 	relation_close(rel, NoLock);
 	result = list_member_oid(penstock_view_relations(query, &streams), relid);
@@ -67,7 +75,12 @@ penstock_view_history_lost(Oid stream)
 	{
 		PenstockViewRow *row = lfirst(lc);
 
-		if (row->complete && view_reads(row->relid, stream, false))
+		if (!row->complete || !view_reads(row->relid, stream, false))
+			continue;
+		/* who pauses or rebuilds it may have changed the row meanwhile, and what was in doubt is no longer */
+		penstock_registry_lock(row->relid, true);
+		row = penstock_registry_get(row->relid);
+		if (row != NULL && row->complete && view_reads(row->relid, stream, false))
 		{
 			row->complete = false;
 			penstock_registry_update(row);
@@ -98,22 +111,13 @@ truncate_tables(PenstockUtility *utility, Node *statement)
 		lost_in_tree(RangeVarGetRelid(lfirst_node(RangeVar, lc), NoLock, true));
 }
 
-/* A partition that goes takes its events from the partitioned table's views. */
+/* A partition or child that goes, by whatever statement, takes its events from its parent's views. */
 static void
-drop_tables(PenstockUtility *utility, Node *statement)
+child_dropped(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, void *arg)
 {
-	DropStmt   *stmt = (DropStmt *) statement;
-	ListCell   *lc;
-
-	if (stmt->removeType == OBJECT_TABLE)
-		foreach(lc, stmt->objects)
-		{
-			Oid			relid = RangeVarGetRelid(makeRangeVarFromNameList(lfirst(lc)), NoLock, true);
-
-			if (OidIsValid(relid) && get_rel_relispartition(relid))
-				lost_in_tree(relid);
-		}
-	penstock_utility_continue(utility);
+	if (access == OAT_DROP && sub_id == 0 && !IsBinaryUpgrade && penstock_is_stream(object_id) &&
+		has_superclass(object_id) && OidIsValid(penstock_registry_oid()))
+		penstock_view_history_lost(object_id);
 }
 
 static bool
@@ -132,6 +136,21 @@ has_events(Oid relid)
 	PopActiveSnapshot();
 	table_close(rel, NoLock);
 	return result;
+}
+
+/* Is parent, or a partitioned table above it, one with streams below? */
+static bool
+stands_over_streams(Oid parent)
+{
+	Oid			top = parent;
+	ListCell   *lc;
+
+	while (get_rel_relispartition(top) && OidIsValid(get_partition_parent(top, true)))
+		top = get_partition_parent(top, true);
+	foreach(lc, find_all_inheritors(top, NoLock, NULL))
+		if (penstock_is_stream(lfirst_oid(lc)))
+			return true;
+	return false;
 }
 
 /* Does the view read parent, or a partitioned table above it, as a stream?  Otherwise it looks it up. */
@@ -163,6 +182,9 @@ check_child(Oid parent, Oid child)
 	ListCell   *lc;
 
 	if (get_rel_relkind(child) == RELKIND_PARTITIONED_TABLE || (stream && !has_events(child)))
+		return;
+	/* tables below tables are no view's business, and must not wait for one that is being rebuilt */
+	if (!stream && !stands_over_streams(parent))
 		return;
 	foreach(lc, penstock_registry_list())
 	{
@@ -220,6 +242,30 @@ create_child(PenstockUtility *utility, Node *statement)
 	}
 }
 
+/* In another access method, and back, its events would be new ones to the views that have counted them. */
+static void
+check_access_method(Oid relid, const char *name)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(relid) || !penstock_is_stream(relid) ||
+		get_table_am_oid(name ? name : default_table_access_method, true) == penstock_stream_am() ||
+		!has_events(relid))
+		return;
+	foreach(lc, penstock_registry_list())
+	{
+		PenstockViewRow *row = lfirst(lc);
+
+		if (view_reads(row->relid, relid, true))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("access method of stream \"%s\" cannot be changed", get_rel_name(relid)),
+					 errdetail("Continuous view \"%s\" reads it, and would count its events again if it became a stream again.",
+							   get_rel_name(row->relid)),
+					 errhint("Drop the view first, or copy the events into another table.")));
+	}
+}
+
 static void
 alter_partitions(PenstockUtility *utility, Node *statement)
 {
@@ -238,6 +284,10 @@ alter_partitions(PenstockUtility *utility, Node *statement)
 			if (OidIsValid(parent))
 				check_children(parent, RangeVarGetRelid(stmt->relation, NoLock, true));
 		}
+		if (cmd->subtype == AT_DropInherit)
+			lost_in_tree(RangeVarGetRelid(stmt->relation, NoLock, true));
+		if (cmd->subtype == AT_SetAccessMethod)
+			check_access_method(RangeVarGetRelid(stmt->relation, NoLock, true), cmd->name);
 		if (cmd->subtype != AT_AttachPartition && cmd->subtype != AT_DetachPartition)
 			continue;
 		parent = RangeVarGetRelid(stmt->relation, NoLock, true);
@@ -257,7 +307,7 @@ void
 penstock_view_history_init(void)
 {
 	penstock_utility_register(T_TruncateStmt, truncate_tables);
-	penstock_utility_register(T_DropStmt, drop_tables);
+	penstock_object_register(RelationRelationId, child_dropped);
 	penstock_utility_register(T_AlterTableStmt, alter_partitions);
 	penstock_utility_register(T_CreateStmt, create_child);
 	penstock_utility_register(T_CreateForeignTableStmt, create_child);

@@ -4,9 +4,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
 #include "executor/executor.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/planner.h"
@@ -31,6 +35,10 @@
 #define LARGE_ROWS		1000000.0
 
 static HTAB *views;
+
+/* a view is being planned */
+static bool planning;
+static needs_fmgr_hook_type next_needs_fmgr_hook;
 
 /* the view whose plan runs: it must not be built anew meanwhile */
 static PenstockView *running;
@@ -63,6 +71,27 @@ end_of_transaction(XactEvent event, void *arg)
 		running = NULL;
 }
 
+/*
+ * A SQL function in FROM that reads a stream is looked up, and reads all of it.  Inlined into the view's plan, its scan
+ * would be taken for one of the view's and read the delta.
+ */
+static bool
+keep_function(Oid function)
+{
+	if (planning && get_func_retset(function))
+	{
+		HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+		bool		result = HeapTupleIsValid(tuple) &&
+			((Form_pg_proc) GETSTRUCT(tuple))->prolang == SQLlanguageId;
+
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (result)
+			return true;
+	}
+	return next_needs_fmgr_hook && next_needs_fmgr_hook(function);
+}
+
 /* Memory, and callbacks for invalidation, at first use in a process. */
 static void
 start(void)
@@ -73,6 +102,8 @@ start(void)
 	ctl.entrysize = sizeof(PenstockView);
 	ctl.hcxt = CacheMemoryContext;
 	views = hash_create("Penstock views", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	next_needs_fmgr_hook = needs_fmgr_hook;
+	needs_fmgr_hook = keep_function;
 	CacheRegisterRelcacheCallback(invalidate_relation, (Datum) 0);
 	RegisterXactCallback(end_of_transaction, NULL);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_all, (Datum) 0);
@@ -256,12 +287,14 @@ make_plan(PenstockView *view, double rows)
 	query = linitial_node(Query, QueryRewrite(query));
 
 	penstock_delta_assume_rows(rows);
+	planning = true;
 	PG_TRY();
 	{
 		plan = pg_plan_query(query, "", 0, NULL);
 	}
 	PG_FINALLY();
 	{
+		planning = false;
 		penstock_delta_assume_rows(0);
 	}
 	PG_END_TRY();
@@ -315,6 +348,7 @@ penstock_view_run(PenstockView *view, double rows, DestReceiver *dest)
 
 	running = view;
 	ExecutorStart(desc, 0);
+	penstock_delta_taken();
 	penstock_executor_run(desc);
 	ExecutorFinish(desc);
 	ExecutorEnd(desc);

@@ -15,7 +15,10 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_rewrite.h"
 #include "catalog/pg_type.h"
 #include "commands/createas.h"
 #include "commands/defrem.h"
@@ -99,6 +102,49 @@ create_table(PenstockShape *shape, const char *name)
 	return address.objectId;
 }
 
+/*
+ * What DROP ... CASCADE reaches in a member of the extension is the extension, with every stream of the
+ * database.  So the state depends on no type; the view's query does, and takes the state along when it goes.
+ */
+static void
+leave_types(Relation state)
+{
+	static const Oid used[] = {TypeRelationId, ProcedureRelationId, CollationRelationId};
+
+	for (int i = 0; i < lengthof(used); i++)
+	{
+		deleteDependencyRecordsForClass(RelationRelationId, RelationGetRelid(state), used[i],
+										DEPENDENCY_NORMAL);
+		deleteDependencyRecordsForClass(RewriteRelationId, state->rd_rules->rules[0]->ruleId, used[i],
+										DEPENDENCY_NORMAL);
+	}
+}
+
+/*
+ * penstock_state_types_to_view makes the view depend on the types of its state's columns, as if it showed them:
+ * ALTER TYPE and ALTER TABLE look there for stored values of a composite type.
+ */
+void
+penstock_state_types_to_view(Relation view, Oid state)
+{
+	Relation	rel;
+	TupleDesc	desc;
+	ObjectAddress column;
+	ObjectAddress type;
+
+	if (RelationGetNumberOfAttributes(view) == 0)
+		return;					/* no column to say it for */
+	ObjectAddressSubSet(column, RelationRelationId, RelationGetRelid(view), 1);
+	rel = relation_open(state, NoLock);
+	desc = RelationGetDescr(rel);
+	for (int i = STATE_FIRST_KEY - 1; i < desc->natts; i++)
+	{
+		ObjectAddressSet(type, TypeRelationId, TupleDescAttr(desc, i)->atttypid);
+		recordDependencyOn(&column, &type, DEPENDENCY_NORMAL);
+	}
+	relation_close(rel, NoLock);
+}
+
 Oid
 penstock_state_create(Oid view, PenstockShape *shape)
 {
@@ -121,6 +167,7 @@ penstock_state_create(Oid view, PenstockShape *shape)
 	recordDependencyOn(&state, &extension, DEPENDENCY_EXTENSION);
 	rel = relation_open(state.objectId, AccessExclusiveLock);
 	SetMatViewPopulatedState(rel, true);
+	leave_types(rel);
 	relation_close(rel, NoLock);
 	CommandCounterIncrement();
 	penstock_run_as_end(&run);

@@ -168,6 +168,29 @@ like($err, qr/not caught up within 300 ms/, 'and is waited for as long as asked'
 $other->must('COMMIT');
 same('unlocked');
 
+# a transaction that waits for the engine, which waits for it
+for my $ddl ('CREATE INDEX by_total ON grouped (total)', 'LOCK TABLE s IN ACCESS EXCLUSIVE MODE',
+	'DROP MATERIALIZED VIEW grouped', q{SELECT penstock.rebuild('grouped')})
+{
+	my $locks_stream = $ddl =~ /LOCK/;
+	sql('SELECT penstock.pause(); INSERT INTO s SELECT 75, i FROM generate_series(1, 100) i') if $locks_stream;
+	$other->must("BEGIN; $ddl");
+	sql($locks_stream ? 'SELECT penstock.resume()' : 'INSERT INTO s SELECT 75, i FROM generate_series(1, 100) i');
+	$other->query('SELECT penstock.catch_up()');
+	like($other->error, qr/cannot catch up while this transaction keeps the engine from/, "$ddl and catch_up in one transaction");
+	$other->must('ROLLBACK');
+	same("after $ddl");
+}
+sql(q{
+	CREATE FUNCTION waits(int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN PERFORM penstock.catch_up(); RETURN $1; END';
+	CREATE TABLE w (v int) USING stream;
+	CREATE MATERIALIZED VIEW wv USING continuous AS SELECT waits(v) AS v FROM w;
+	INSERT INTO w VALUES (1)});
+($rc, $out, $err) = $node->psql('postgres', q{SELECT penstock.catch_up('wv', '1 minute')});
+like($err, qr/has stopped with an error.*cannot catch up within the query/s, 'catch_up in a view stops the view alone');
+same('and no other');
+sql('DROP MATERIALIZED VIEW wv');
+
 $long->must('BEGIN; SELECT count(*) FROM grouped');
 $other->send('ALTER MATERIALIZED VIEW grouped RENAME COLUMN total TO total2');
 ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_locks WHERE NOT granted}), 'somebody waits for a lock on the view');
