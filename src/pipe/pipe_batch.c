@@ -138,6 +138,8 @@ try_part(PenstockPipeBatch *batch, int from, int to)
 		MemoryContextSwitchTo(batch->context);
 		error = CopyErrorData();
 		FlushErrorState();
+		penstock_scope_set(NULL);
+		penstock_delta_assume_rows(0);
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();

@@ -10,6 +10,7 @@
 #include "tcop/dest.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 
 #include "compat/compat.h"
 #include "pipe/pipe_internal.h"
@@ -97,15 +98,20 @@ run(PenstockPipeStatements *statements, double expected, bool given)
 	penstock_delta_assume_rows(expected);
 	for (int i = 0; i < statements->n; i++)
 	{
+		SPIPlanPtr	plan;
 		int			result;
 
 		current = i + 1;
-		result = SPI_execute_plan_extended(plan_of(statements, i, given), &options);
+		plan = plan_of(statements, i, given);
+		/* the events are the statement's; a function in it reads the source as anybody does */
+		penstock_scope_set(((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->query_string);
+		result = SPI_execute_plan_extended(plan, &options);
 		if (result < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("statement %d of the pipe cannot be run: %s", i + 1, SPI_result_code_string(result))));
 	}
+	penstock_scope_set(NULL);
 	/* what is written to streams fails here, if it fails, and not at commit */
 	penstock_stream_flush(InvalidOid);
 	penstock_delta_assume_rows(0);

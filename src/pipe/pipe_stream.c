@@ -80,6 +80,7 @@ run_whole(PenstockPipe *pipe, List *streams, List *deltas, int64 rows)
 		FlushErrorState();
 		penstock_delta_clear();
 		penstock_delta_assume_rows(0);
+		penstock_scope_set(NULL);
 		RollbackAndReleaseCurrentSubTransaction();
 		if (penstock_pipe_blame(error->sqlerrcode) == PENSTOCK_BLAME_NOBODY ||
 			pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)

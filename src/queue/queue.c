@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -14,10 +16,12 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "compat/compat.h"
 #include "queue/queue_internal.h"
+#include "util/utility_hook.h"
 
 /* The routines, and whose they are: what a handler returns is this. */
 typedef struct QueueRoutine
@@ -82,21 +86,28 @@ penstock_queue_connector(Oid relid)
 	return penstock_server_connector(GetForeignTable(relid)->serverid);
 }
 
-/* Options that must be given somewhere. */
+void
+penstock_option_missing(const PenstockConnectorOption *option, const char *whose)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+			 errmsg("option \"%s\" of %s is missing", option->name, whose),
+			 errhint("It is the %s.", option->description)));
+}
+
+/* Options that must be given somewhere; the user mapping may come later. */
 static void
-check_required(const PenstockQueue *queue)
+check_required(const PenstockQueue *queue, bool mapped)
 {
 	const PenstockConnectorOption *option = queue->connector->options;
 
 	for (; option->name != NULL; option++)
 	{
 		if (!option->required || penstock_queue_option(queue, option->name) != NULL ||
-			(!OidIsValid(queue->relid) && (option->places & PENSTOCK_ON_SERVER) == 0))
+			(!OidIsValid(queue->relid) && (option->places & PENSTOCK_ON_SERVER) == 0) ||
+			(!mapped && (option->places & PENSTOCK_ON_USER) != 0))
 			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-				 errmsg("option \"%s\" of %s is missing", option->name, queue->name),
-				 errhint("%s.", option->description)));
+		penstock_option_missing(option, queue->name);
 	}
 }
 
@@ -105,6 +116,7 @@ open_queue(Oid serverid, Oid relid, Oid userid, const char *consumer)
 {
 	PenstockQueue *queue = palloc0(sizeof(PenstockQueue));
 	ForeignServer *server = GetForeignServer(serverid);
+	bool		mapped = false;
 
 	queue->relid = relid;
 	queue->serverid = serverid;
@@ -122,10 +134,13 @@ open_queue(Oid serverid, Oid relid, Oid userid, const char *consumer)
 	queue->options = list_copy(server->options);
 	if (SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid), ObjectIdGetDatum(serverid)) ||
 		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid), ObjectIdGetDatum(serverid)))
+	{
 		queue->options = list_concat(queue->options, GetUserMapping(userid, serverid)->options);
+		mapped = true;
+	}
 	if (OidIsValid(relid))
 		queue->options = list_concat(queue->options, GetForeignTable(relid)->options);
-	check_required(queue);
+	check_required(queue, mapped);
 	if (queue->connector->check != NULL)
 		queue->connector->check(queue);
 	return queue;
@@ -193,6 +208,23 @@ penstock_connector_quietly(void (*function) (PenstockConsumer *), PenstockConsum
 	PG_END_TRY();
 }
 
+/* CREATE FOREIGN TABLE: what only options and columns together can tell is said at once. */
+static void
+check_new_queue(PenstockUtility *utility, Node *statement)
+{
+	RangeVar   *name = ((CreateForeignTableStmt *) statement)->base.relation;
+	Relation	rel;
+	Oid			relid;
+
+	penstock_utility_continue(utility);
+	relid = RangeVarGetRelid(name, NoLock, true);
+	if (!OidIsValid(relid) || penstock_queue_connector(relid) == NULL)
+		return;
+	rel = table_open(relid, AccessShareLock);
+	(void) penstock_queue_columns(rel, penstock_queue_open(relid, GetUserId(), NULL));
+	table_close(rel, NoLock);
+}
+
 static List *
 import_schema(ImportForeignSchemaStmt *stmt, Oid serverid)
 {
@@ -232,5 +264,6 @@ penstock_queue_init(void)
 {
 	*find_rendezvous_variable(PENSTOCK_CONNECTOR_API) = (void *) &api;
 	penstock_given_rows_init();
+	penstock_utility_register(T_CreateForeignTableStmt, check_new_queue);
 	penstock_outbox_init();
 }

@@ -18,6 +18,8 @@ extern const PenstockConnector *penstock_routine_connector(const FdwRoutine *rou
 /* ---- queue_options.c ---- */
 
 extern void penstock_queue_validate(const PenstockConnector *connector, List *options, Oid catalog);
+/* Raises ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED. */
+pg_noreturn extern void penstock_option_missing(const PenstockConnectorOption *option, const char *whose);
 extern const char *penstock_queue_option(const PenstockQueue *queue, const char *name);
 extern int64 penstock_queue_option_int(const PenstockQueue *queue, const char *name);
 extern bool penstock_queue_option_bool(const PenstockQueue *queue, const char *name);

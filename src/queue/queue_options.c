@@ -205,6 +205,24 @@ check_metadata(const PenstockConnector *connector, const char *value)
 					 connector->name, names.data)));
 }
 
+/* What can only be said of the server must be. */
+static void
+check_server_required(const PenstockConnector *connector, List *options)
+{
+	for (const PenstockConnectorOption *option = connector->options; option->name != NULL; option++)
+	{
+		bool		given = false;
+		ListCell   *lc;
+
+		if (!option->required || option->places != PENSTOCK_ON_SERVER)
+			continue;
+		foreach(lc, options)
+			given = given || strcmp(lfirst_node(DefElem, lc)->defname, option->name) == 0;
+		if (!given)
+			penstock_option_missing(option, connector->name);
+	}
+}
+
 /*
  * penstock_queue_validate checks the options of one object of the catalog.  Raises ERRCODE_FDW_INVALID_OPTION_NAME,
  * ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE or ERRCODE_INSUFFICIENT_PRIVILEGE.
@@ -223,6 +241,8 @@ penstock_queue_validate(const PenstockConnector *connector, List *options, Oid c
 			if (strcmp(lfirst_node(DefElem, lc)->defname, "format") == 0)
 				format = format_named(defGetString(lfirst_node(DefElem, lc)));
 	}
+	if (place == PENSTOCK_ON_SERVER)
+		check_server_required(connector, options);
 	foreach(lc, options)
 	{
 		DefElem    *given = lfirst_node(DefElem, lc);

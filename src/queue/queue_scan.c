@@ -106,7 +106,7 @@ limit_kind(PenstockColumnKind column, Oid type, const char *operator)
 {
 	if (column == PENSTOCK_COLUMN_PARTITION && strcmp(operator, "=") == 0)
 		return LIMIT_PARTITION;
-	if (column == PENSTOCK_COLUMN_OFFSET && type == INT8OID)
+	if (column == PENSTOCK_COLUMN_OFFSET && (type == INT8OID || type == INT4OID || type == INT2OID))
 	{
 		if (strcmp(operator, ">=") == 0 || strcmp(operator, "=") == 0)
 			return LIMIT_OFFSET_FROM;
@@ -250,6 +250,12 @@ next_given(QueueScan *scan, TupleTableSlot *slot)
 	return slot;
 }
 
+static int64
+as_int64(Datum value, Oid type)
+{
+	return type == INT2OID ? DatumGetInt16(value) : type == INT4OID ? DatumGetInt32(value) : DatumGetInt64(value);
+}
+
 /* What the conditions leave of the queue; false: nothing. */
 static bool
 compute_range(ForeignScanState *node, QueueScan *scan, PenstockRange *range)
@@ -268,6 +274,7 @@ compute_range(ForeignScanState *node, QueueScan *scan, PenstockRange *range)
 		ExprState  *expr = lfirst(lc);
 		bool		isnull;
 		Datum		value = ExecEvalExpr(expr, econtext, &isnull);
+		Oid			type = exprType((Node *) expr->expr);
 		Oid			output;
 		bool		varlena;
 
@@ -276,24 +283,24 @@ compute_range(ForeignScanState *node, QueueScan *scan, PenstockRange *range)
 		switch ((LimitKind) lfirst_int(kc))
 		{
 			case LIMIT_PARTITION:
-				getTypeOutputInfo(exprType((Node *) expr->expr), &output, &varlena);
+				getTypeOutputInfo(type, &output, &varlena);
 				range->partition = OidOutputFunctionCall(output, value);
 				break;
 			case LIMIT_OFFSET_FROM:
-				range->offset_from = Max(range->offset_from, DatumGetInt64(value));
+				range->offset_from = Max(range->offset_from, as_int64(value, type));
 				break;
 			case LIMIT_OFFSET_AFTER:
-				if (DatumGetInt64(value) == PG_INT64_MAX)
+				if (as_int64(value, type) == PG_INT64_MAX)
 					return false;
-				range->offset_from = Max(range->offset_from, DatumGetInt64(value) + 1);
+				range->offset_from = Max(range->offset_from, as_int64(value, type) + 1);
 				break;
 			case LIMIT_OFFSET_TO:
-				range->offset_to = Min(range->offset_to, DatumGetInt64(value));
+				range->offset_to = Min(range->offset_to, as_int64(value, type));
 				break;
 			case LIMIT_OFFSET_BEFORE:
-				if (DatumGetInt64(value) == PG_INT64_MIN)
+				if (as_int64(value, type) == PG_INT64_MIN)
 					return false;
-				range->offset_to = Min(range->offset_to, DatumGetInt64(value) - 1);
+				range->offset_to = Min(range->offset_to, as_int64(value, type) - 1);
 				break;
 			case LIMIT_TIME_FROM:
 				range->time_from = Max(range->time_from, DatumGetTimestampTz(value));

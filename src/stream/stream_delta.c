@@ -14,6 +14,7 @@
 #include "utils/xid8.h"
 
 #include "stream/stream_internal.h"
+#include "util/given_rows.h"
 
 static struct
 {
@@ -79,7 +80,7 @@ penstock_delta_assume_rows(double rows)
 PenstockScanMode
 penstock_delta_mode(void)
 {
-	return setting.mode;
+	return penstock_scope_is_open() ? setting.mode : PENSTOCK_SCAN_FULL;
 }
 
 double

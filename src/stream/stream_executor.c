@@ -13,6 +13,7 @@
 #include "utils/snapshot.h"
 
 #include "stream/stream_internal.h"
+#include "util/given_rows.h"
 
 typedef struct LiveQuery
 {
@@ -73,6 +74,7 @@ static void
 executor_start(QueryDesc *query, int eflags)
 {
 	PlannedStmt *stmt = query->plannedstmt;
+	bool		scope;
 
 	if (stmt->resultRelations != NIL)
 		penstock_refuse_statement(stmt);
@@ -80,7 +82,9 @@ executor_start(QueryDesc *query, int eflags)
 	if (stmt->parallelModeNeeded)
 		penstock_stream_flush(InvalidOid);
 
+	scope = penstock_scope_enter(query->sourceText);
 	(next_start_hook ? next_start_hook : standard_ExecutorStart) (query, eflags);
+	penstock_scope_leave(scope);
 
 	if (query->snapshot && IsMVCCSnapshot(query->snapshot))
 		add_live(query);

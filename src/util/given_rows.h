@@ -31,6 +31,16 @@ extern void penstock_given_rows_set(const PenstockGivenRows *rows, int n);
 extern void penstock_given_rows_clear(void);
 /* What is given for a relation; NULL: nothing, read it. */
 extern const PenstockGivenRows *penstock_given_rows_find(Oid relid);
+
+/*
+ * While a scope is set (the text of a plan, compared by address), what scans are to read instead - given rows, a delta, a
+ * fill - holds only for scans that begin as that plan starts, and not for queries of functions in it.  NULL: no scope.
+ */
+extern void penstock_scope_set(const char *text);
+extern bool penstock_scope_is_open(void);
+/* Around the start of a plan; returns what to hand to leave. */
+extern bool penstock_scope_enter(const char *text);
+extern void penstock_scope_leave(bool before);
 extern void penstock_given_rows_init(void);		/* from _PG_init */
 
 #endif							/* PENSTOCK_GIVEN_ROWS_H */
