@@ -86,5 +86,3 @@ COMMENT ON COLUMN penstock.dead_letter.redrive IS 'to be sent again';
 ALTER TABLE penstock.dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owner ON penstock.dead_letter USING (pg_catalog.pg_has_role(owner::oid, 'MEMBER'));
 GRANT SELECT, DELETE, UPDATE (redrive) ON penstock.dead_letter TO PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('penstock.dead_letter', '');
-SELECT pg_catalog.pg_extension_config_dump('penstock.dead_letter_id_seq', '');

@@ -211,3 +211,13 @@ penstock_modify_user(ResultRelInfo *rinfo, EState *estate)
 
 	return OidIsValid(user) ? user : GetUserId();
 }
+
+void
+penstock_check_permissions(Query *query)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecCheckPermissions(query->rtable, query->rteperminfos, true);
+#else
+	(void) ExecCheckRTPerms(query->rtable, true);
+#endif
+}

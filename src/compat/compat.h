@@ -105,6 +105,9 @@ extern struct ForeignPath *penstock_foreign_path(struct PlannerInfo *root, struc
 extern Oid	penstock_scan_user(struct ForeignScanState *node);
 extern Oid	penstock_modify_user(struct ResultRelInfo *rinfo, struct EState *estate);
 
+/* Raises an error if the current user may not do what the query does with its tables. */
+extern void penstock_check_permissions(struct Query *query);
+
 /* 16 took the varlena macros out of postgres.h */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

@@ -71,6 +71,8 @@ typedef struct PenstockQueue
 	const char *server_name;
 	const struct PenstockConnector *connector;
 	List	   *options;		/* of DefElem; read with penstock_queue_... below */
+	bool		wants_headers;	/* false: no column shows headers, they need not be given */
+	bool		wants_properties;	/* the same of the connector's metadata */
 	const char *consumer;		/* for a pipe: a name that is its own for ever, in any database of any server */
 } PenstockQueue;
 
@@ -209,6 +211,12 @@ typedef struct PenstockConnector
 	PenstockOutcome (*acknowledge) (PenstockConsumer *consumer, PenstockFault *fault);
 	/* Messages the broker still has beyond those given; -1: not known.  Cheap; NULL: never known. */
 	int64		(*lag) (PenstockConsumer *consumer);
+	/*
+	 * Somebody waits (catch_up): has everything been given that was in the source when this was first called with this ticket?  Returns the
+	 * highest ticket of which that is true, 0: none.  Called when fetch had nothing, and only while somebody waits; may ask the broker and
+	 * wait a moment; does not raise errors.  NULL: true when lag is 0 or not known.
+	 */
+	uint64		(*caught_up) (PenstockConsumer *consumer, uint64 ticket);
 	void		(*close) (PenstockConsumer *consumer);		/* never fails, never waits long */
 
 	/*
@@ -263,6 +271,10 @@ typedef struct PenstockConnectorApi
 	bool		(*batch_add) (PenstockBatch *batch, const PenstockMessage *message);
 	/* Drops the messages of a partition from a batch: it was taken away from this consumer before they were committed. */
 	void		(*batch_drop) (PenstockBatch *batch, const char *partition);
+	/* Messages in it; 0: everything given before has been committed. */
+	int			(*batch_rows) (PenstockBatch *batch);
+	/* What this process has committed is on disk when it returns; from fetch or acknowledge only. */
+	void		(*make_durable) (void);
 	/* Memory that lives as long as the batch's messages, for PenstockMessage.row. */
 	MemoryContext (*batch_context) (PenstockBatch *batch);
 

@@ -318,6 +318,18 @@ penstock_pipe_request(Oid dboid, Oid pipe)
 	return slot != NULL;
 }
 
+/* Wakes a pipe's worker; caller holds the lock. */
+static void
+wake_slot(PenstockDatabase *slot)
+{
+	PGPROC	   *proc = slot->pid != 0 ? BackendPidGetProc(slot->pid) : NULL;
+
+	if (proc == NULL)
+		return;
+	slot->called = true;
+	SetLatch(&proc->procLatch);
+}
+
 /*
  * penstock_pipe_slots_keep, see shared.h.
  */
@@ -335,6 +347,9 @@ penstock_pipe_slots_keep(Oid dboid, List *pipes)
 			ConditionVariableBroadcast(&slot->caught_up);
 			clear_slot(slot);
 		}
+		/* a worker whose pipe is gone finds out when it looks */
+		else if (slot->dboid == dboid && OidIsValid(slot->pipe) && !list_member_oid(pipes, slot->pipe))
+			wake_slot(slot);
 	}
 	LWLockRelease(penstock_engine->lock);
 }
@@ -343,17 +358,11 @@ void
 penstock_pipe_wake(Oid dboid, Oid pipe)
 {
 	PenstockDatabase *slot;
-	PGPROC	   *proc;
 
 	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
 	slot = penstock_slot_find(dboid, pipe, false);
-	if (slot != NULL && slot->pid != 0)
-	{
-		slot->called = true;
-		proc = BackendPidGetProc(slot->pid);
-		if (proc != NULL)
-			SetLatch(&proc->procLatch);
-	}
+	if (slot != NULL)
+		wake_slot(slot);
 	LWLockRelease(penstock_engine->lock);
 }
 

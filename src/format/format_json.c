@@ -216,7 +216,8 @@ field_start(void *arg, char *unused, bool isnull)
 
 	state->value_start = state->lex->token_start;
 	state->pending = NULL;
-	if (frame == NULL && state->nwatching == 0)
+	/* at the message's end, the parser has yet to complain */
+	if (state->value_start == NULL || (frame == NULL && state->nwatching == 0))
 		PENSTOCK_JSON_DONE;
 	key = key_before(state->value_start, &length);
 	if (state->nwatching > 0)

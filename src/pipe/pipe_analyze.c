@@ -157,7 +157,10 @@ penstock_pipe_source(const char *text, Oid wanted)
 				Query	   *query = lfirst_node(Query, qc);
 
 				if (query->commandType != CMD_UTILITY)
+				{
+					penstock_check_permissions(query);
 					(void) collect((Node *) query, &read);
+				}
 				else if (!IsA(query->utilityStmt, CallStmt) && !IsA(query->utilityStmt, NotifyStmt))
 					ereport(ERROR,
 							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

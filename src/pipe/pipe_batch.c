@@ -92,6 +92,28 @@ penstock_pipe_note_failure(PenstockPipeBatch *batch, int row, int statement, Err
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * penstock_pipe_stop_at, see pipe_internal.h.  The batch is done again as a whole when the pipe is resumed.
+ */
+void
+penstock_pipe_stop_at(PenstockPipeBatch *batch, int row, ErrorData *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	const char *where = NULL;
+
+	if (batch->messages != NULL)
+		where = psprintf("partition \"%s\", offset %lld", batch->messages[row].partition ? batch->messages[row].partition : "",
+						 (long long) batch->messages[row].offset);
+	else
+		for (int i = 0; i < batch->nsets; i++)
+			if (row >= batch->sets[i].from && row < batch->sets[i].to)
+				where = psprintf("event %.200s", penstock_pipe_row_json(batch->sets[i].relid, &batch->rows[row]));
+	if (where != NULL)
+		error->detail = error->detail ? psprintf("%s; %s", where, error->detail) : pstrdup(where);
+	MemoryContextSwitchTo(old);
+	ReThrowError(error);
+}
+
 /* Gives the statements rows from .. to - 1; returns how many of them count. */
 static int
 give(PenstockPipeBatch *batch, int from, int to, PenstockGivenRows *sets)
@@ -165,7 +187,7 @@ run_part(PenstockPipeBatch *batch, int from, int to, ErrorData *known)
 		return;
 	}
 	blame = penstock_pipe_blame(error->sqlerrcode);
-	if (blame == PENSTOCK_BLAME_NOBODY || batch->pipe->on_error == PENSTOCK_ON_ERROR_STOP)
+	if (blame == PENSTOCK_BLAME_NOBODY)
 		ReThrowError(error);
 	/* what would stop the pipe may still be one event's doing, such as a table's name in it; but not if none gets through */
 	if (blame == PENSTOCK_BLAME_PIPE && !batch->succeeded &&
@@ -173,6 +195,8 @@ run_part(PenstockPipeBatch *batch, int from, int to, ErrorData *known)
 		ReThrowError(error);
 	if (to - from == 1)
 	{
+		if (batch->pipe->on_error == PENSTOCK_ON_ERROR_STOP)
+			penstock_pipe_stop_at(batch, from, error);
 		penstock_pipe_note_failure(batch, from, penstock_statements_current(), error, NULL);
 		return;
 	}

@@ -6,6 +6,7 @@
 #define PENSTOCK_PIPE_INTERNAL_H
 
 #include "catalogue/pipe_registry.h"
+#include "compat/compat.h"
 #include "engine/shared.h"
 #include "executor/spi.h"
 #include "pipe/pipe.h"
@@ -51,6 +52,7 @@ typedef struct PenstockPipeBatch
 	const PenstockPipeRow *pipe;
 	PenstockPipeStatements *statements;
 	MemoryContext context;		/* rows and failures; the caller resets it */
+	const PenstockMessage *messages;	/* of a queue's events; NULL for a stream's */
 	PenstockGivenRow *rows;
 	int			nrows;
 	PenstockGivenRows *sets;	/* the rows of each relation: from .. to - 1 of rows, one after the other */
@@ -73,6 +75,8 @@ typedef enum PenstockBlame
 extern PenstockBlame penstock_pipe_blame(int sqlstate);
 /* Runs the statements over the given rows; events that fail alone are noted as failures.  Rethrows what is not their fault. */
 extern void penstock_pipe_run(PenstockPipeBatch *batch);
+/* on_error 'stop': rethrows the error, which says at which event. */
+pg_noreturn extern void penstock_pipe_stop_at(PenstockPipeBatch *batch, int row, ErrorData *error);
 extern void penstock_pipe_note_failure(PenstockPipeBatch *batch, int row, int statement, ErrorData *error, const char *column);
 
 /* ---- pipe_worker.c and the two kinds of source ---- */

@@ -233,9 +233,10 @@ decode_from(PenstockPipe *pipe, PenstockPipeBatch *batch, PenstockDecoder *decod
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		if (penstock_pipe_blame(error->sqlerrcode) != PENSTOCK_BLAME_EVENT ||
-			pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)
+		if (penstock_pipe_blame(error->sqlerrcode) != PENSTOCK_BLAME_EVENT)
 			ReThrowError(error);
+		if (pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)
+			penstock_pipe_stop_at(batch, at, error);
 		penstock_pipe_note_failure(batch, at, 0, error, column);
 	}
 	PG_END_TRY();
@@ -283,13 +284,14 @@ leave_known_out(PenstockPipe *pipe, PenstockPipeBatch *batch, PenstockMessage *m
 }
 
 static void
-init_batch(PenstockPipe *pipe, PenstockPipeBatch *batch, int nrows)
+init_batch(PenstockPipe *pipe, PenstockPipeBatch *batch, const PenstockMessage *messages, int nrows)
 {
 	memset(batch, 0, sizeof(PenstockPipeBatch));
 	batch->pipe = pipe->row;
 	batch->statements = pipe->statements;
 	batch->context = pipe->batch_context;
 	batch->careful = pipe->careful;
+	batch->messages = messages;
 	batch->nrows = nrows;
 	batch->rows = MemoryContextAllocExtended(batch->context, nrows * sizeof(PenstockGivenRow), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	batch->nsets = 1;
@@ -311,7 +313,7 @@ apply(PenstockPipe *pipe)
 	int			dead;
 
 	MemoryContextReset(pipe->batch_context);
-	init_batch(pipe, &batch, pipe->batch->n);
+	init_batch(pipe, &batch, messages, pipe->batch->n);
 	if (!penstock_pipe_begin(pipe))
 		return false;
 	if (pipe->connector->has_offsets)
@@ -341,17 +343,6 @@ apply(PenstockPipe *pipe)
 	return true;
 }
 
-/* Makes sure that everything committed so far is on disk (and where synchronous standbys are, there too). */
-static void
-flush_commits(PenstockPipe *pipe)
-{
-	StartTransactionCommand();
-	(void) GetCurrentTransactionId();
-	ForceSyncCommit();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(pipe->step_context);
-}
-
 /* Tells the broker, if it is time to. */
 static PenstockOutcome
 acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
@@ -362,7 +353,7 @@ acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
 	{
 		if (!now && !TimestampDifferenceExceeds(pipe->acknowledged_at, GetCurrentTimestamp(), ACKNOWLEDGE_PAUSE))
 			return PENSTOCK_OK;
-		flush_commits(pipe);
+		penstock_queue_make_durable();
 	}
 	pipe->unacknowledged = false;
 	pipe->acknowledged_at = GetCurrentTimestamp();
@@ -423,7 +414,7 @@ penstock_pipe_queue_redrive(PenstockPipe *pipe, PenstockPipeBatch *batch, List *
 	Relation	rel = table_open(pipe->row->source, AccessShareLock);
 	MemoryContext old;
 
-	init_batch(pipe, batch, list_length(letters));
+	init_batch(pipe, batch, messages, list_length(letters));
 	old = MemoryContextSwitchTo(pipe->batch_context);
 	for (int i = 0; i < batch->nrows; i++)
 	{

@@ -82,8 +82,7 @@ run_whole(PenstockPipe *pipe, List *streams, List *deltas, int64 rows)
 		penstock_delta_assume_rows(0);
 		penstock_scope_set(NULL);
 		RollbackAndReleaseCurrentSubTransaction();
-		if (penstock_pipe_blame(error->sqlerrcode) == PENSTOCK_BLAME_NOBODY ||
-			pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)
+		if (penstock_pipe_blame(error->sqlerrcode) == PENSTOCK_BLAME_NOBODY)
 			ReThrowError(error);
 	}
 	PG_END_TRY();

@@ -384,12 +384,15 @@ set_idle(PenstockPipe *pipe, uint64 ticket)
 	LWLockRelease(penstock_engine->lock);
 }
 
-/* Is the source known to hold no more than was taken? */
-static bool
-is_at_end(PenstockPipe *pipe)
+/* Which request to catch up is fulfilled, now that there was nothing to take; 0: none. */
+static uint64
+reached(PenstockPipe *pipe, uint64 ticket)
 {
-	return pipe->connector == NULL || pipe->connector->lag == NULL || pipe->consumer == NULL ||
-		pipe->connector->lag(pipe->consumer) <= 0;
+	if (pipe->connector == NULL || pipe->consumer == NULL)
+		return ticket;
+	if (pipe->connector->caught_up != NULL)
+		return pipe->connector->caught_up(pipe->consumer, ticket);
+	return pipe->connector->lag == NULL || pipe->connector->lag(pipe->consumer) <= 0 ? ticket : 0;
 }
 
 /* Sleeps until somebody calls, the source has something, or it is time. */
@@ -489,8 +492,8 @@ main_loop(PenstockPipe *pipe)
 			return;
 		}
 		MemoryContextSwitchTo(pipe->context);
-		if (step == PENSTOCK_STEP_NOTHING && is_at_end(pipe) && !redrive)
-			set_idle(pipe, ticket);
+		if (step == PENSTOCK_STEP_NOTHING && !redrive && pipe->slot->done < ticket)
+			set_idle(pipe, reached(pipe, ticket));
 		stats_due = pgstat_report_stat(false);
 		if (step == PENSTOCK_STEP_DONE || (redrive && pipe->retry_at == 0 && step != PENSTOCK_STEP_LATER))
 			continue;

@@ -6,10 +6,12 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
 #include "foreign/fdwapi.h"
 #include "foreign/foreign.h"
 #include "lib/stringinfo.h"
@@ -111,6 +113,53 @@ check_required(const PenstockQueue *queue, bool mapped)
 	}
 }
 
+/* Which of a message's metadata anybody looks at. */
+static void
+look_at_columns(PenstockQueue *queue)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(queue->relid));
+	int			natts = HeapTupleIsValid(tuple) ? ((Form_pg_class) GETSTRUCT(tuple))->relnatts : 0;
+
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	for (int attno = 1; attno <= natts; attno++)
+	{
+		ListCell   *lc;
+
+		foreach(lc, GetForeignColumnOptions(queue->relid, attno))
+		{
+			DefElem    *option = lfirst_node(DefElem, lc);
+			PenstockColumnKind kind;
+			const char *name;
+
+			if (strcmp(option->defname, "metadata") != 0 ||
+				!penstock_metadata_kind(queue->connector, defGetString(option), &kind, &name))
+				continue;
+			if (kind == PENSTOCK_COLUMN_HEADERS || kind == PENSTOCK_COLUMN_HEADER)
+				queue->wants_headers = true;
+			if (kind == PENSTOCK_COLUMN_PROPERTY)
+				queue->wants_properties = true;
+		}
+	}
+}
+
+/*
+ * penstock_queue_make_durable waits until everything that this process has committed is on disk, and where synchronous standbys are,
+ * there too.  Outside of a transaction.
+ */
+void
+penstock_queue_make_durable(void)
+{
+	MemoryContext old = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	(void) GetCurrentTransactionId();
+	ForceSyncCommit();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+}
+
 static PenstockQueue *
 open_queue(Oid serverid, Oid relid, Oid userid, const char *consumer)
 {
@@ -140,6 +189,8 @@ open_queue(Oid serverid, Oid relid, Oid userid, const char *consumer)
 	}
 	if (OidIsValid(relid))
 		queue->options = list_concat(queue->options, GetForeignTable(relid)->options);
+	if (OidIsValid(relid))
+		look_at_columns(queue);
 	check_required(queue, mapped);
 	if (queue->connector->check != NULL)
 		queue->connector->check(queue);
@@ -249,6 +300,8 @@ static const PenstockConnectorApi api = {
 	.option_bool = penstock_queue_option_bool,
 	.batch_add = penstock_batch_add,
 	.batch_drop = penstock_batch_drop,
+	.batch_rows = penstock_batch_count,
+	.make_durable = penstock_queue_make_durable,
 	.batch_context = penstock_batch_context,
 	.register_format = penstock_format_register,
 	.format_value = penstock_format_value,

@@ -44,6 +44,7 @@ extern void penstock_batch_reset(PenstockBatch *batch);
 extern bool penstock_batch_add(PenstockBatch *batch, const PenstockMessage *message);
 extern void penstock_batch_drop(PenstockBatch *batch, const char *partition);
 extern MemoryContext penstock_batch_context(PenstockBatch *batch);
+extern int	penstock_batch_count(PenstockBatch *batch);
 extern bool penstock_batch_is_full(const PenstockBatch *batch);
 /* How far the batch reads each partition; in its context. */
 extern PenstockPlace *penstock_batch_places(PenstockBatch *batch, int *n);
@@ -70,6 +71,8 @@ extern void penstock_properties_from_jsonb(Jsonb *object, const PenstockProperty
 
 /* Calls a function that must not fail, such as close; an error of it becomes a warning. */
 extern void penstock_connector_quietly(void (*function) (PenstockConsumer *), PenstockConsumer *consumer);
+
+extern void penstock_queue_make_durable(void);
 
 /* ---- outgoing ---- */
 

@@ -34,6 +34,12 @@ penstock_batch_context(PenstockBatch *batch)
 	return batch->context;
 }
 
+int
+penstock_batch_count(PenstockBatch *batch)
+{
+	return batch->n;
+}
+
 bool
 penstock_batch_is_full(const PenstockBatch *batch)
 {
