@@ -1,7 +1,7 @@
 # Penstock: streams, continuous views and pipes inside PostgreSQL.
 #
 #   make PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
-#   make install | test | bench | demo
+#   make install | connectors | install-connectors | test | bench | demo
 
 EXTENSION    = penstock
 EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" penstock.control)
@@ -31,6 +31,13 @@ else
 PG_CONFIG   ?= pg_config
 PGXS        := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# The connectors, each an extension of its own on the client library of its field; those whose library is missing fail.
+CONNECTORS   = src/connector/kafka src/connector/rabbitmq src/connector/amqp src/connector/postgres src/format/avro
+.PHONY: connectors install-connectors
+connectors install-connectors:
+	@set -e; for d in $(CONNECTORS); do \
+		$(MAKE) -C $$d PG_CONFIG='$(PG_CONFIG)' WERROR='$(WERROR)' $(if $(filter install-%,$@),install,all); done
 endif
 
 -include $(OBJS:.o=.d)

@@ -142,6 +142,10 @@ create_view(PenstockUtility *utility, Node *statement)
 	if (!names_continuous(stmt->into->accessMethod) || IsBinaryUpgrade)
 	{
 		penstock_utility_continue(utility);
+		if (IsBinaryUpgrade && stmt->into->rel->schemaname != NULL &&
+			strcmp(stmt->into->rel->schemaname, "penstock") == 0 &&
+			strncmp(stmt->into->rel->relname, "state_", 6) == 0)
+			penstock_state_restored(RangeVarGetRelid(stmt->into->rel, NoLock, false));
 		return;
 	}
 	if (stmt->objtype != OBJECT_MATVIEW)

@@ -81,6 +81,7 @@ extern void penstock_view_plan_init(void);
 /* view_state.c: the table of aggregate states */
 extern Oid	penstock_state_create(Oid view, PenstockShape *shape);
 extern void penstock_state_types_to_view(Relation view, Oid state);
+extern void penstock_state_restored(Oid relid);
 extern void penstock_state_index(Oid state);
 extern void penstock_state_drop(Oid state);
 

@@ -145,6 +145,18 @@ penstock_state_types_to_view(Relation view, Oid state)
 	relation_close(rel, NoLock);
 }
 
+/*
+ * penstock_state_restored does what making a state table did, when pg_upgrade makes it anew.
+ */
+void
+penstock_state_restored(Oid relid)
+{
+	Relation	rel = relation_open(relid, AccessExclusiveLock);
+
+	leave_types(rel);
+	relation_close(rel, NoLock);
+}
+
 Oid
 penstock_state_create(Oid view, PenstockShape *shape)
 {

@@ -14,7 +14,7 @@ chroot_for() {
 	suite=$(suite_of "$major")
 	[ -n "$suite" ] || return 1
 	root=$CACHE/pg$major-$suite
-	if [ ! -f "$root/.complete" ]; then
+	if [ ! -f "$root/.complete-2" ]; then
 		say "making a $suite chroot for PostgreSQL $major in $root"
 		make_chroot "$major" "$suite" "$root" >"$CACHE-log.$$" 2>&1 ||
 			{ tail -5 "$CACHE-log.$$" >&2; rm -f "$CACHE-log.$$"; return 1; }
@@ -41,7 +41,7 @@ make_chroot() {
 	chroot "$root" timeout 900 sh -ec "
 		export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 		apt-get -qq update
-		apt-get -qq -y install --no-install-recommends postgresql-$major libpq-dev gcc make \
+		apt-get -qq -y install --no-install-recommends postgresql-$major libpq-dev libcurl4-openssl-dev gcc make \
 			libc6-dev libzstd-dev libipc-run-perl perl
 		apt-get -qq -y install --no-install-recommends postgresql-$major-hll \
 			postgresql-$major-tdigest || true
@@ -53,7 +53,7 @@ make_chroot() {
 	local rc=$?
 	umount "$root/proc"
 	mkdir -p "$root/dev/shm" && chmod 1777 "$root/dev/shm"
-	[ $rc -eq 0 ] && touch "$root/.complete"
+	[ $rc -eq 0 ] && touch "$root/.complete-2"
 }
 
 # chroot_run ROOT COMMAND...: runs a command in the chroot as the user "postgres".

@@ -60,7 +60,11 @@ native_major() {
 }
 
 build_packages() {
-	echo build-essential libzstd-dev libipc-run-perl perl "postgresql-$1" "postgresql-server-dev-$1"
+	echo build-essential libzstd-dev libcurl4-openssl-dev libipc-run-perl perl "postgresql-$1" "postgresql-server-dev-$1"
+}
+
+connector_packages() {
+	echo librdkafka-dev librabbitmq-dev libqpid-proton11-dev libpq-dev libcurl4-openssl-dev openssl
 }
 
 # private_copy MAJOR DEST [ROOT]: a copy of the server installed below ROOT that can be installed

@@ -5,6 +5,8 @@ sort "$OUT/tests" >"$OUT/listed"
 (cd sql && ls ./*.sql | sed 's|^\./||; s|\.sql$||' | sort) >"$OUT/present"
 diff "$OUT/listed" "$OUT/present" >"$OUT/log" ||
 	{ result "not ok" "regress: test/regress.list and sql/ disagree"; cat "$OUT/log"; }
+# the formats' tests call them through a module of its own
+check "build formats" 300 make -s -C test/fuzz/format WERROR=-Werror PG_CONFIG="$PG_CONFIG" all install
 if [ ${#tests[@]} -gt 0 ]; then
 	timeout -k 10 1200 "$PGXS/src/test/regress/pg_regress" --bindir="$BIN" --inputdir="$BUILD" \
 		--outputdir="$OUT/regress" --temp-instance="$OUT/regress/instance" \
