@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "mb/pg_wchar.h"
@@ -60,7 +61,8 @@ penstock_format_find(const char *name)
 	const PenstockFormat *format = find_loaded(name);
 	char	   *extension;
 
-	if (format != NULL || !is_plain_name(name))
+	/* outside of a transaction, only what is loaded can be found */
+	if (format != NULL || !is_plain_name(name) || !IsTransactionState())
 		return format;
 	extension = psprintf("penstock_%s", name);
 	if (!OidIsValid(get_extension_oid(extension, true)))

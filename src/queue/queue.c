@@ -210,21 +210,18 @@ penstock_queue_open_server(Oid serverid, Oid userid)
 }
 
 /*
- * penstock_fault_raise raises a fault.  What is not the fault of one message has an SQLSTATE of class 08 (a pipe tries again) if
- * the connector did not give one of class 08, 28 or 42.
+ * penstock_fault_raise raises a fault.  What is not the fault of one message has an SQLSTATE that makes a pipe try again: class 08,
+ * or ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION where the connector gave another.
  */
 void
 penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault, bool message)
 {
 	int			sqlstate = fault->sqlstate;
-	int			category = ERRCODE_TO_CATEGORY(sqlstate);
 
 	if (message && sqlstate == 0)
 		sqlstate = ERRCODE_FDW_ERROR;
-	else if (!message && category != ERRCODE_CONNECTION_EXCEPTION &&
-			 category != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION &&
-			 category != ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION)
-		sqlstate = ERRCODE_CONNECTION_FAILURE;
+	else if (!message && ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_CONNECTION_EXCEPTION)
+		sqlstate = sqlstate == 0 ? ERRCODE_CONNECTION_FAILURE : ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION;
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("%s: %s", queue->name, fault->message[0] ? fault->message : "the connector failed"),

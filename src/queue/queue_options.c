@@ -241,8 +241,6 @@ penstock_queue_validate(const PenstockConnector *connector, List *options, Oid c
 			if (strcmp(lfirst_node(DefElem, lc)->defname, "format") == 0)
 				format = format_named(defGetString(lfirst_node(DefElem, lc)));
 	}
-	if (place == PENSTOCK_ON_SERVER)
-		check_server_required(connector, options);
 	foreach(lc, options)
 	{
 		DefElem    *given = lfirst_node(DefElem, lc);
@@ -274,6 +272,8 @@ penstock_queue_validate(const PenstockConnector *connector, List *options, Oid c
 			pg_char_to_encoding(defGetString(given)) < 0)
 			bad_value(option, defGetString(given), "the name of an encoding");
 	}
+	if (place == PENSTOCK_ON_SERVER)
+		check_server_required(connector, options);
 }
 
 /* ---- values ---- */
