@@ -111,6 +111,8 @@ main_loop(Engine *engine)
 		}
 
 		penstock_engine_round(engine, &round);
+		if (engine->dropped)
+			penstock_pipe_slots_keep(MyDatabaseId, NIL);	/* their workers find out, too */
 		if (engine->dropped || engine->unwanted)
 			return;
 		if (round.blocked)

@@ -85,6 +85,7 @@ collect(Node *node, Read *read)
 		int			rti = 0;
 		ListCell   *lc;
 
+		penstock_check_permissions(query);
 		foreach(lc, query->rtable)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
@@ -157,10 +158,7 @@ penstock_pipe_source(const char *text, Oid wanted)
 				Query	   *query = lfirst_node(Query, qc);
 
 				if (query->commandType != CMD_UTILITY)
-				{
-					penstock_check_permissions(query);
 					(void) collect((Node *) query, &read);
-				}
 				else if (!IsA(query->utilityStmt, CallStmt) && !IsA(query->utilityStmt, NotifyStmt))
 					ereport(ERROR,
 							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -25,6 +25,7 @@
 #include "compat/compat.h"
 #include "pipe/pipe_internal.h"
 #include "util/errors.h"
+#include "util/stop_point.h"
 
 /* Pauses (ms) while the source is away, and while it refuses. */
 #define AWAY_SHORTEST 100
@@ -94,8 +95,11 @@ source_is_back(PenstockPipe *pipe)
 	ereport(LOG, (errmsg("pipe \"%s\" has its source again", pipe->row->name)));
 }
 
-/* A partition that is read for the first time: where, is stored before its first message comes. */
-static void
+/*
+ * A partition that is read for the first time: where, is stored before its first message comes.  False: not now, the pipe
+ * has changed.
+ */
+static bool
 store_first_places(PenstockPipe *pipe, const PenstockStart *start)
 {
 	const PenstockPlace *places;
@@ -104,7 +108,7 @@ store_first_places(PenstockPipe *pipe, const PenstockStart *start)
 	int			nmissing = 0;
 
 	if (!pipe->connector->has_offsets || pipe->connector->first_places == NULL)
-		return;
+		return true;
 	places = pipe->connector->first_places(pipe->consumer, &nplaces);
 	missing = palloc(Max(nplaces, 1) * sizeof(PenstockPlace));
 	for (int i = 0; i < nplaces; i++)
@@ -116,12 +120,15 @@ store_first_places(PenstockPipe *pipe, const PenstockStart *start)
 		if (!known)
 			missing[nmissing++] = places[i];
 	}
-	if (nmissing == 0 || !penstock_pipe_begin(pipe))
-		return;
+	if (nmissing == 0)
+		return true;
+	if (!penstock_pipe_begin(pipe))
+		return false;
 	penstock_places_write(pipe->oid, missing, nmissing);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(pipe->step_context);
+	return true;
 }
 
 /* Opens the source where the pipe left it. */
@@ -151,7 +158,8 @@ open_source(PenstockPipe *pipe, PenstockFault *fault)
 	MemoryContextSwitchTo(pipe->step_context);
 	if (pipe->consumer == NULL)
 		return outcome == PENSTOCK_OK ? PENSTOCK_AWAY : outcome;
-	store_first_places(pipe, &start);
+	if (!store_first_places(pipe, &start))
+		penstock_pipe_queue_close(pipe);	/* and opened again */
 	return PENSTOCK_OK;
 }
 
@@ -324,6 +332,7 @@ apply(PenstockPipe *pipe)
 	known = leave_known_out(pipe, &batch, messages);
 	decode_all(pipe, &batch, rel, messages);
 	penstock_pipe_run(&batch);
+	PENSTOCK_STOP_POINT(pipe_after_run);
 	if (pipe->connector->has_offsets)
 	{
 		places = penstock_batch_places(pipe->batch, &nplaces);
@@ -332,11 +341,13 @@ apply(PenstockPipe *pipe)
 	dead = penstock_pipe_bury(pipe, &batch, messages);
 	table_close(rel, NoLock);
 	PopActiveSnapshot();
+	PENSTOCK_STOP_POINT(pipe_before_commit);
 	CommitTransactionCommand();
 
 	/* before anything can go wrong: it must not be done again */
 	penstock_batch_reset(pipe->batch);
 	MemoryContextSwitchTo(pipe->step_context);
+	PENSTOCK_STOP_POINT(pipe_after_commit);
 	pipe->unacknowledged = true;
 	pipe->batch_ms = (GetCurrentTimestamp() - start) / 1000.0;
 	penstock_pipe_report(pipe, batch.nrows - known, known, &batch, dead, start);
@@ -347,6 +358,8 @@ apply(PenstockPipe *pipe)
 static PenstockOutcome
 acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
 {
+	PenstockOutcome outcome;
+
 	if (!pipe->unacknowledged || pipe->connector->acknowledge == NULL)
 		return PENSTOCK_OK;
 	if (pipe->connector->has_offsets)
@@ -357,7 +370,9 @@ acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
 	}
 	pipe->unacknowledged = false;
 	pipe->acknowledged_at = GetCurrentTimestamp();
-	return pipe->connector->acknowledge(pipe->consumer, fault);
+	outcome = pipe->connector->acknowledge(pipe->consumer, fault);
+	PENSTOCK_STOP_POINT(pipe_after_acknowledge);
+	return outcome;
 }
 
 /*
@@ -374,6 +389,8 @@ penstock_pipe_queue_step(PenstockPipe *pipe)
 		outcome = open_source(pipe, &fault);
 		if (outcome != PENSTOCK_OK)
 			return source_failed(pipe, outcome, &fault);
+		if (pipe->consumer == NULL)
+			return PENSTOCK_STEP_DONE;
 	}
 	outcome = PENSTOCK_OK;
 	/* what is left of a batch that failed is done first */
@@ -393,6 +410,7 @@ penstock_pipe_queue_step(PenstockPipe *pipe)
 		return PENSTOCK_STEP_NOTHING;
 	}
 	source_is_back(pipe);
+	PENSTOCK_STOP_POINT(pipe_after_collect);
 	if (!apply(pipe))
 		return PENSTOCK_STEP_DONE;
 	pipe->pause = 0;

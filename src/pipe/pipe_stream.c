@@ -33,6 +33,7 @@
 #include "pipe/pipe_internal.h"
 #include "stream/stream.h"
 #include "util/errors.h"
+#include "util/stop_point.h"
 
 /*
  * penstock_pipe_row_json returns a row of the relation as JSON, in the current context.
@@ -201,6 +202,7 @@ penstock_pipe_stream_step(PenstockPipe *pipe)
 
 	if (deltas != NIL)
 	{
+		PENSTOCK_STOP_POINT(pipe_after_collect);
 		batch.pipe = pipe->row;
 		batch.statements = pipe->statements;
 		batch.context = pipe->batch_context;
@@ -213,10 +215,14 @@ penstock_pipe_stream_step(PenstockPipe *pipe)
 			penstock_pipe_run(&batch);
 			dead = penstock_pipe_bury(pipe, &batch, describe_failures(pipe, &batch));
 		}
+		PENSTOCK_STOP_POINT(pipe_after_run);
 		penstock_position_update(pipe->oid, &next);
+		PENSTOCK_STOP_POINT(pipe_before_commit);
 	}
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	if (deltas != NIL)
+		PENSTOCK_STOP_POINT(pipe_after_commit);
 
 	MemoryContextSwitchTo(pipe->context);
 	{

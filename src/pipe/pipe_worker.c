@@ -451,7 +451,6 @@ main_loop(PenstockPipe *pipe)
 
 		ResetLatch(MyLatch);
 		(void) penstock_tail_called();
-		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
@@ -464,6 +463,7 @@ main_loop(PenstockPipe *pipe)
 
 		PG_TRY();
 		{
+			CHECK_FOR_INTERRUPTS();
 			if (pipe_changed || pipe->row == NULL)
 			{
 				leave = !load(pipe);
@@ -479,6 +479,8 @@ main_loop(PenstockPipe *pipe)
 					redrive = penstock_pipe_redrive_step(pipe);
 				if (!pipe_changed)
 					step = pipe->connector ? penstock_pipe_queue_step(pipe) : penstock_pipe_stream_step(pipe);
+				if (step == PENSTOCK_STEP_NOTHING && !redrive && pipe->slot->done < ticket)
+					set_idle(pipe, reached(pipe, ticket));
 			}
 		}
 		PG_CATCH();
@@ -492,8 +494,6 @@ main_loop(PenstockPipe *pipe)
 			return;
 		}
 		MemoryContextSwitchTo(pipe->context);
-		if (step == PENSTOCK_STEP_NOTHING && !redrive && pipe->slot->done < ticket)
-			set_idle(pipe, reached(pipe, ticket));
 		stats_due = pgstat_report_stat(false);
 		if (step == PENSTOCK_STEP_DONE || (redrive && pipe->retry_at == 0 && step != PENSTOCK_STEP_LATER))
 			continue;
