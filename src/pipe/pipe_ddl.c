@@ -315,7 +315,21 @@ penstock_pipe_consumer_name(Oid pipe)
 	return psprintf("penstock-%016llx-%u-%u", (unsigned long long) GetSystemIdentifier(), MyDatabaseId, pipe);
 }
 
-/* What a connector has outside for a pipe goes with it. */
+/* Does a worker serve the pipe now? */
+static bool
+has_worker(Oid pipe)
+{
+	PenstockDatabase *slot;
+	bool		result;
+
+	LWLockAcquire(penstock_engine->lock, LW_SHARED);
+	slot = penstock_slot_find(MyDatabaseId, pipe, false);
+	result = slot != NULL && slot->pid != 0;
+	LWLockRelease(penstock_engine->lock);
+	return result;
+}
+
+/* What a connector has outside for a pipe goes with it; a worker that uses it now sees to that when it finds the pipe gone. */
 static void
 drop_outside(const PenstockPipeRow *row)
 {
@@ -323,7 +337,7 @@ drop_outside(const PenstockPipeRow *row)
 	PenstockFault fault = {0};
 	char	   *consumer;
 
-	if (connector == NULL || connector->drop == NULL)
+	if (connector == NULL || connector->drop == NULL || has_worker(row->oid))
 		return;
 	consumer = penstock_pipe_consumer_name(row->oid);
 	if (connector->drop(penstock_queue_open(row->source, row->owner, consumer), &fault) != PENSTOCK_OK)

@@ -55,6 +55,28 @@ penstock_pipe_queue_close(PenstockPipe *pipe)
 	pipe->consumer_context = NULL;
 }
 
+/*
+ * penstock_pipe_queue_drop removes, after the pipe was dropped, what its connector has outside, such as a replication slot.
+ */
+void
+penstock_pipe_queue_drop(PenstockPipe *pipe)
+{
+	PenstockConsumer *consumer = pipe->consumer;
+	PenstockFault fault = {0};
+
+	if (pipe->queue == NULL || pipe->consumer_context == NULL || pipe->connector->drop == NULL)
+		return;
+	/* the queue's memory is needed a little longer than the consumer */
+	pipe->consumer = NULL;
+	if (consumer != NULL)
+		penstock_connector_quietly(pipe->connector->close, consumer);
+	if (pipe->connector->drop(pipe->queue, &fault) != PENSTOCK_OK)
+		ereport(LOG,
+				(errcode(fault.sqlstate ? fault.sqlstate : ERRCODE_FDW_ERROR),
+				 errmsg("what pipe \"%s\" has outside could not be removed: %s", pipe->row->name, fault.message),
+				 fault.hint[0] ? errhint("%s", fault.hint) : 0));
+}
+
 /* The source is away, or refuses: closed, and said in stat_pipe. */
 static PenstockStep
 source_failed(PenstockPipe *pipe, PenstockOutcome outcome, const PenstockFault *fault)

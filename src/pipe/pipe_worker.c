@@ -275,14 +275,18 @@ static bool
 is_same(PenstockPipe *pipe)
 {
 	PenstockPipeRow *row;
-	bool		same = false;
 
 	if (pipe->row == NULL || source_changed || !OidIsValid(get_extension_oid("penstock", true)))
 		return false;
 	row = penstock_pipe_get(pipe->oid);
-	if (row != NULL)
-		same = strcmp(fingerprint_of(row), pipe->fingerprint) == 0;
-	return same;
+	return row != NULL && strcmp(fingerprint_of(row), pipe->fingerprint) == 0;
+}
+
+/* Has the pipe been dropped that this worker has loaded? */
+static bool
+is_dropped(PenstockPipe *pipe)
+{
+	return pipe->row != NULL && OidIsValid(get_extension_oid("penstock", true)) && penstock_pipe_get(pipe->oid) == NULL;
 }
 
 /* Reads the pipe anew, if it has changed.  False: it is gone, or is not to run. */
@@ -291,16 +295,23 @@ load(PenstockPipe *pipe)
 {
 	PenstockPipeRow *row = NULL;
 	MemoryContext old;
+	bool		same;
+	bool		dropped;
 
 	pipe_changed = false;
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (is_same(pipe))
-	{
-		PopActiveSnapshot();
-		CommitTransactionCommand();
+	same = is_same(pipe);
+	dropped = is_dropped(pipe);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	if (same)
 		return true;
-	}
+	if (dropped && pipe->connector != NULL)
+		penstock_pipe_queue_drop(pipe);
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
 	unload(pipe);
 	source_changed = false;
 	old = MemoryContextSwitchTo(pipe->context);
