@@ -49,6 +49,8 @@ worker_exit(int code, Datum arg)
 		else if (mine->no_extension)
 		{
 			mine->state = PENSTOCK_WORKER_FREE;
+			mine->pause = 0;
+			mine->next_start = 0;
 			/* a pipe keeps its slot, and what it counted, until it is dropped */
 			if (!OidIsValid(mine->pipe))
 				mine->dboid = InvalidOid;

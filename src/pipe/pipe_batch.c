@@ -32,6 +32,7 @@ penstock_pipe_blame(int sqlstate)
 		case ERRCODE_LOCK_NOT_AVAILABLE:
 		case ERRCODE_OBJECT_IN_USE:
 		case ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION:
+		case ERRCODE_PENSTOCK_STOPPED:	/* a view that a statement waits for */
 			return PENSTOCK_BLAME_NOBODY;
 		case ERRCODE_FDW_ERROR:
 		case ERRCODE_UNTRANSLATABLE_CHARACTER:
@@ -213,8 +214,11 @@ penstock_pipe_run(PenstockPipeBatch *batch)
 	run_part(batch, 0, batch->nrows, NULL);
 	penstock_given_rows_clear();
 	if (batch->suspects > 0 && !batch->succeeded)
+	{
+		PenstockFailure *failure = llast(batch->failures);
+
 		ereport(ERROR,
-				(errcode(ERRCODE_PENSTOCK_STOPPED),
-				 errmsg("every event of a batch failed: %s",
-						((PenstockFailure *) llast(batch->failures))->text)));
+				(errcode(failure->sqlstate),
+				 errmsg("every event of a batch failed: %s", failure->text)));
+	}
 }

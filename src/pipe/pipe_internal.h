@@ -132,6 +132,7 @@ extern void penstock_pipe_put_off(PenstockPipe *pipe, int shortest, int longest)
 /* pipe_queue.c */
 extern PenstockStep penstock_pipe_queue_step(PenstockPipe *pipe);
 extern void penstock_pipe_queue_close(PenstockPipe *pipe);
+extern void penstock_pipe_queue_acknowledge(PenstockPipe *pipe);
 extern void penstock_pipe_queue_drop(PenstockPipe *pipe);
 extern void penstock_pipe_queue_redrive(PenstockPipe *pipe, PenstockPipeBatch *batch, List *letters);
 

@@ -398,6 +398,18 @@ acknowledge(PenstockPipe *pipe, bool now, PenstockFault *fault)
 }
 
 /*
+ * penstock_pipe_queue_acknowledge tells the broker of everything that was committed, before the consumer is closed in order.
+ */
+void
+penstock_pipe_queue_acknowledge(PenstockPipe *pipe)
+{
+	PenstockFault fault = {0};
+
+	if (pipe->consumer != NULL)
+		(void) acknowledge(pipe, true, &fault);
+}
+
+/*
  * penstock_pipe_queue_step takes one batch, if there is one.  What the pipe may sleep on is in pipe->wait.
  */
 PenstockStep

@@ -228,7 +228,10 @@ static void
 unload(PenstockPipe *pipe)
 {
 	if (pipe->connector != NULL)
+	{
+		penstock_pipe_queue_acknowledge(pipe);
 		penstock_pipe_queue_close(pipe);
+	}
 	if (pipe->statements != NULL)
 		penstock_statements_free(pipe->statements);
 	pipe->statements = NULL;
@@ -310,9 +313,9 @@ load(PenstockPipe *pipe)
 	if (dropped && pipe->connector != NULL)
 		penstock_pipe_queue_drop(pipe);
 
+	unload(pipe);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	unload(pipe);
 	source_changed = false;
 	old = MemoryContextSwitchTo(pipe->context);
 	registry_oid = OidIsValid(get_extension_oid("penstock", true)) ? penstock_pipe_registry_oid() : InvalidOid;

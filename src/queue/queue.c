@@ -17,12 +17,15 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "catalogue/pipe_registry.h"
 #include "compat/compat.h"
 #include "queue/queue_internal.h"
+#include "util/engine_call.h"
 #include "util/utility_hook.h"
 
 /* The routines, and whose they are: what a handler returns is this. */
@@ -211,7 +214,7 @@ penstock_queue_open_server(Oid serverid, Oid userid)
 
 /*
  * penstock_fault_raise raises a fault.  What is not the fault of one message has an SQLSTATE that makes a pipe try again: class 08,
- * or ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION where the connector gave another.
+ * or ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION where the connector gave another, which only a session sees.
  */
 void
 penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault, bool message)
@@ -220,7 +223,8 @@ penstock_fault_raise(const PenstockQueue *queue, const PenstockFault *fault, boo
 
 	if (message && sqlstate == 0)
 		sqlstate = ERRCODE_FDW_ERROR;
-	else if (!message && ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_CONNECTION_EXCEPTION)
+	else if (!message && ERRCODE_TO_CATEGORY(sqlstate) != ERRCODE_CONNECTION_EXCEPTION &&
+			 (sqlstate == 0 || MyBackendType == B_BG_WORKER))
 		sqlstate = sqlstate == 0 ? ERRCODE_CONNECTION_FAILURE : ERRCODE_FDW_UNABLE_TO_ESTABLISH_CONNECTION;
 	ereport(ERROR,
 			(errcode(sqlstate),
@@ -254,6 +258,29 @@ penstock_connector_quietly(void (*function) (PenstockConsumer *), PenstockConsum
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
+}
+
+/* When options have changed, pipes look at them anew, also those that sleep or wait for a refusal to be mended. */
+static void
+call_pipes(void)
+{
+	Oid			registry = penstock_pipe_registry_oid();
+
+	if (!OidIsValid(registry))
+		return;
+	CacheInvalidateRelcacheByRelid(registry);
+	penstock_engine_notify_at_commit();
+}
+
+static void
+options_changed(PenstockUtility *utility, Node *statement)
+{
+	bool		other_table = IsA(statement, AlterTableStmt) &&
+		((AlterTableStmt *) statement)->objtype != OBJECT_FOREIGN_TABLE;
+
+	penstock_utility_continue(utility);
+	if (!other_table)
+		call_pipes();
 }
 
 /* CREATE FOREIGN TABLE: what only options and columns together can tell is said at once. */
@@ -315,5 +342,10 @@ penstock_queue_init(void)
 	*find_rendezvous_variable(PENSTOCK_CONNECTOR_API) = (void *) &api;
 	penstock_given_rows_init();
 	penstock_utility_register(T_CreateForeignTableStmt, check_new_queue);
+	penstock_utility_register(T_AlterTableStmt, options_changed);
+	penstock_utility_register(T_AlterForeignServerStmt, options_changed);
+	penstock_utility_register(T_CreateUserMappingStmt, options_changed);
+	penstock_utility_register(T_AlterUserMappingStmt, options_changed);
+	penstock_utility_register(T_DropUserMappingStmt, options_changed);
 	penstock_outbox_init();
 }
