@@ -32,6 +32,8 @@
 #define AWAY_LONGEST 30000
 #define REFUSED_SHORTEST 1000
 #define REFUSED_LONGEST 60000
+/* So many messages from the batch's first on that cannot be decoded, as if by the pipe's fault: it is the pipe's. */
+#define MAX_UNDECODED 16
 /* How often (ms) a source with offsets is told how far its events are safe. */
 #define ACKNOWLEDGE_PAUSE 200
 /* Known message ids that are forgotten with each batch, at most, for each that is new. */
@@ -257,13 +259,17 @@ decode_from(PenstockPipe *pipe, PenstockPipeBatch *batch, PenstockDecoder *decod
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		PenstockBlame blame;
 		const char *column = penstock_decoder_column();
 
 		MemoryContextSwitchTo(batch->context);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		if (penstock_pipe_blame(error->sqlerrcode) != PENSTOCK_BLAME_EVENT)
+		blame = penstock_pipe_blame(error->sqlerrcode);
+		/* an input function may call anything an error of its own; but not if no message gets through */
+		if (blame == PENSTOCK_BLAME_NOBODY ||
+			(blame == PENSTOCK_BLAME_PIPE && at == list_length(batch->failures) && ++batch->suspects >= MAX_UNDECODED))
 			ReThrowError(error);
 		if (pipe->row->on_error == PENSTOCK_ON_ERROR_STOP)
 			penstock_pipe_stop_at(batch, at, error);

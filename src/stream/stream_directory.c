@@ -21,6 +21,7 @@
 
 #include "stream/stream_internal.h"
 #include "stream/tail.h"
+#include "util/stop_point.h"
 
 struct PenstockDirectoryScan
 {
@@ -118,8 +119,10 @@ penstock_directory_insert(Relation rel, PenstockEncoded *encoded, int nrows, Com
 	heap_insert(rel, tuple, cid, HEAP_INSERT_NO_LOGICAL, NULL);
 	penstock_count_inserted(rel, nrows);
 
+	PENSTOCK_STOP_POINT(stream_after_flush);
 	if (!RelationUsesLocalBuffers(rel) && (flags & PENSTOCK_CHUNK_MERGED) == 0)
 		penstock_tail_publish(RelationGetRelid(rel), xid, &tuple->t_self, nrows);
+	PENSTOCK_STOP_POINT(stream_after_publish);
 	heap_freetuple(tuple);
 }
 

@@ -2,7 +2,7 @@
  * stop_point.h
  *	  Named places where tests make a process wait, fail or crash.
  *
- * penstock.stop_points = 'engine_after_apply:wait, view_after_fill:error, engine_before_commit:crash'
+ * penstock.stop_points = 'engine_after_apply:wait, engine_before_merge:error, engine_before_commit:crash'
  * (superusers only).  "wait" waits until nobody holds the advisory lock (PENSTOCK_STOP_CLASS, number
  * of the point) of the database: a test takes it with pg_advisory_lock(20563, number) first.
  */

@@ -13,8 +13,6 @@ PENSTOCK_STOP(6, engine_before_merge)
 PENSTOCK_STOP(7, engine_before_retain)
 PENSTOCK_STOP(8, stream_after_flush)	/* a chunk is written, not yet published */
 PENSTOCK_STOP(9, stream_after_publish)	/* published, not committed */
-PENSTOCK_STOP(10, view_after_fill)	/* a new view is filled, not registered */
-PENSTOCK_STOP(11, view_between_state_and_rows)
 PENSTOCK_STOP(12, engine_commit_visible)	/* in a writer: visible, invalidations not yet sent */
 PENSTOCK_STOP(13, pipe_after_collect)	/* events are known, nothing begun */
 PENSTOCK_STOP(14, pipe_after_run)	/* the statements have run, the position is not stored */

@@ -64,7 +64,7 @@ build_packages() {
 }
 
 connector_packages() {
-	echo librdkafka-dev librabbitmq-dev libqpid-proton11-dev libpq-dev libcurl4-openssl-dev openssl
+	echo librdkafka-dev librabbitmq-dev libqpid-proton11-dev libpq-dev libcurl4-openssl-dev libavro-dev openssl
 }
 
 # private_copy MAJOR DEST [ROOT]: a copy of the server installed below ROOT that can be installed

@@ -305,6 +305,19 @@ for my $point (qw(engine_before_snapshot engine_after_snapshot engine_after_appl
 	is(sql(differences('cv', 'SELECT v % 7 AS k, count(*) AS n FROM c GROUP BY 1')), '0', "nothing missing, nothing twice");
 }
 
+for my $point (qw(stream_after_flush stream_after_publish))
+{
+	my $started = sql('SELECT pg_postmaster_start_time()');
+	my $pid = sql('SELECT pid FROM penstock.stat_worker');
+	($rc) = $node->psql('postgres', "SET penstock.stop_points = '$point:crash'; INSERT INTO c SELECT generate_series(1, 100)");
+	is($rc, 2, "a writer is killed at $point");
+	# the server starts anew by itself
+	ok($node->poll_query_until('postgres', "SELECT pid IS NOT NULL AND pid <> $pid FROM penstock.stat_worker"), 'and the engine with it');
+	sql('INSERT INTO c VALUES (1)');
+	sql('SELECT penstock.catch_up()');
+	is(sql(differences('cv', 'SELECT v % 7 AS k, count(*) AS n FROM c GROUP BY 1')), '0', 'nothing of it is there');
+}
+
 $_->quit for $long, $other;
 $node->stop;
 done_testing();
