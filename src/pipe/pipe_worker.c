@@ -409,6 +409,20 @@ reached(PenstockPipe *pipe, uint64 ticket)
 	return pipe->connector->lag == NULL || pipe->connector->lag(pipe->consumer) <= 0 ? ticket : 0;
 }
 
+/* There was nothing to take: what the source still has, and whether somebody who waits is served. */
+static void
+look_at_rest(PenstockPipe *pipe, uint64 ticket)
+{
+	if (pipe->connector != NULL && pipe->connector->lag != NULL && pipe->consumer != NULL)
+		pipe->slot->pipe_stat.lag = pipe->connector->lag(pipe->consumer);
+	if (pipe->slot->done >= ticket)
+		return;
+	set_idle(pipe, reached(pipe, ticket));
+	/* asking may have changed how long it may sleep */
+	if (pipe->connector != NULL && pipe->consumer != NULL && pipe->slot->done < ticket)
+		pipe->connector->wait_for(pipe->consumer, &pipe->wait);
+}
+
 /* Sleeps until somebody calls, the source has something, or it is time. */
 static void
 sleep_until(PenstockPipe *pipe, PenstockStep step, long stats_due)
@@ -493,8 +507,8 @@ main_loop(PenstockPipe *pipe)
 					redrive = penstock_pipe_redrive_step(pipe);
 				if (!pipe_changed)
 					step = pipe->connector ? penstock_pipe_queue_step(pipe) : penstock_pipe_stream_step(pipe);
-				if (step == PENSTOCK_STEP_NOTHING && !redrive && pipe->slot->done < ticket)
-					set_idle(pipe, reached(pipe, ticket));
+				if (step == PENSTOCK_STEP_NOTHING && !redrive)
+					look_at_rest(pipe, ticket);
 			}
 		}
 		PG_CATCH();

@@ -47,18 +47,25 @@ sub bare
 	return $n / $seconds;
 }
 
-# pipe_run(name, statement): events a second from the start of a new pipe until it has all, its CPU in us an event, and its memory.
+# pipe_run(name, statement, rows): events a second from the start of a paused pipe until it has all, its CPU in us an event, and its memory. rows
+# is run before that, for a source that has nothing yet.
 sub pipe_run
 {
-	my ($name, $statement) = @_;
+	my ($name, $statement, $rows) = @_;
 	my $pid;
 
-	$db->must("CALL penstock.create_pipe('$name', '$statement', active => false" . ($name eq 'sink' ? ', backfill => true' : '') . ')');
+	$db->must("CALL penstock.create_pipe('$name', '$statement', active => false)") unless $rows;
+	$db->must("CALL penstock.create_pipe('$name', '$statement')") if $rows;
+	$db->must("SELECT penstock.pause('$name'); $rows") if $rows;
 	my $begin = time;
 	$db->must("SELECT penstock.resume('$name')");
 	until ($pid) { $pid = $db->must("SELECT pid FROM penstock.stat_pipe WHERE pipe = '$name'"); }
 	my $cpu = Server::cpu($pid);
-	sleep 0.01 while $db->must("SELECT events FROM penstock.stat_pipe WHERE pipe = '$name'") < $o{events};
+	while ($db->must("SELECT events FROM penstock.stat_pipe WHERE pipe = '$name'") < $o{events})
+	{
+		die "$name does not come to an end\n" if time - $begin > 300;
+		sleep 0.01;
+	}
 	my $seconds = time - $begin;
 	$cpu = Server::cpu($pid) - $cpu;
 	my $memory = Server::own_memory($pid);
@@ -100,7 +107,10 @@ compare('Kafka json topic into a stream, against a bare consumer', 0.5,
 
 compare('stream into a Kafka topic, against a bare producer', 0.5,
 	sub { return bare('produce', 'bare', 1, $o{events}, $o{bytes}); },
-	sub { return pipe_run('sink', 'INSERT INTO out SELECT * FROM events'); });
+	sub {
+		$db->must("DROP TABLE IF EXISTS outgoing; CREATE TABLE outgoing ($columns) USING stream");
+		return pipe_run('sink', 'INSERT INTO out SELECT * FROM outgoing', 'INSERT INTO outgoing SELECT * FROM events');
+	});
 
 # ---- from produced to visible, at 1,000 events a second ----
 
@@ -117,6 +127,7 @@ while (time - $begin < 5)
 	print $to "$sent\t{\"n\": $sent}\n" while ++$sent < (time - $begin) * 1000;
 	my $delay = $db->must('SELECT extract(epoch FROM clock_timestamp() - sent) * 1000 FROM newest');
 	push @delays, $delay if length $delay && time - $begin > 1;
+	sleep 0.005;
 }
 close $to;
 waitpid($pid, 0);

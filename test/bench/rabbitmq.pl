@@ -16,6 +16,8 @@ my ($bin, $scratch) = splice(@ARGV, 0, 2);
 my %o = (events => 300_000, runs => 5, bytes => 300, prefetch => 20000);
 GetOptions(\%o, 'events=i', 'runs=i', 'bytes=i', 'prefetch=i') or die "unknown option\n";
 $ENV{TESTDATADIR} = $scratch;
+# broker and server are stopped when the program ends
+$SIG{$_} = sub { exit 130 } for qw(INT TERM HUP);
 
 my $broker = RabbitMQ->start or die RabbitMQ->why . "\n";
 my $server = Server->new($bin, $scratch, 'shared_buffers = 256MB', 'max_wal_size = 4GB', 'fsync = on', 'synchronous_commit = on', 'autovacuum = off');

@@ -110,6 +110,11 @@ is(sql(q{SELECT count(*), min((value::jsonb ->> 'n')::int), max((value::jsonb ->
 is(sql('SELECT count(*), count(DISTINCT value), max(kafka_offset) FROM topics.many'), '20000|20000|19999', 'all of many');
 is(sql('SELECT count(*) FROM (SELECT 1 FROM topics.many LIMIT 5) x'), '5', 'a few, and the consumer is closed');
 
+$kafka->tool('create', 'broken', 1);
+$kafka->lines('broken', 0, 'no json', '{"n": 1}', 'no json either');
+sql(q{CREATE FOREIGN TABLE broken (n int, o bigint OPTIONS (metadata 'offset')) SERVER k OPTIONS (topic 'broken')});
+is(sql('SELECT n FROM broken WHERE o = 1'), '1', 'and nothing else is looked at');
+
 # what was rolled back is not sent
 sql(q{BEGIN; INSERT INTO topics.many (value) VALUES ('never'); ROLLBACK});
 is(sql(q{SELECT count(*) FROM topics.many WHERE kafka_offset >= 20000}), '0', 'nothing of a transaction rolled back');

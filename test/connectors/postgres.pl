@@ -306,7 +306,10 @@ says('f', qr/replication slot "$f" of server "up" has been invalidated/, 'refuse
 # ---- dropping ----
 
 down(q{CALL penstock.drop_pipe('f')});
-is(up(qq{SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$f'}), '0', 'a pipe takes its slot with it');
+ok($up->poll_query_until('postgres', qq{SELECT count(*) = 0 FROM pg_replication_slots WHERE slot_name = '$f'}), 'a pipe takes its slot with it, even while it is refused');
+my $r = slot_of('r');
+down(q{SELECT penstock.resume('r'); CALL penstock.drop_pipe('r')});
+ok($up->poll_query_until('postgres', qq{SELECT count(*) = 0 FROM pg_replication_slots WHERE slot_name = '$r'}), 'and while it runs');
 
 # ---- the page's options ----
 

@@ -13,13 +13,11 @@
 #include "utils/timestamp.h"
 
 #include "connector/kafka/kafka.h"
+#include "util/errors.h"
 
 /* What the protocol calls times that are none. */
 #define TIME_OF_END			(-1)
 #define TIME_OF_BEGINNING	(-2)
-
-/* As in util/errors.h, which a connector does not reach: the history that is needed is gone. */
-#define ERRCODE_PENSTOCK_HISTORY_GONE MAKE_SQLSTATE('P','S','0','0','2')
 
 #define EPOCH_OFFSET ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 

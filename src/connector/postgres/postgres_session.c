@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -266,16 +267,22 @@ disconnect(void *session)
 }
 
 /*
- * penstock_postgres_new_session returns a session that is not connected yet, and will not be when the current memory context goes.  In a
- * transaction.
+ * penstock_postgres_new_session returns a session that is not connected yet, and will not be when the current memory context goes.
  */
 PostgresSession *
 penstock_postgres_new_session(const PenstockQueue *queue)
 {
 	PostgresSession *session = palloc0(sizeof(PostgresSession));
 	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	MemoryContext old = CurrentMemoryContext;
+	bool		own = !IsTransactionState();
 
+	if (own)
+		StartTransactionCommand();
 	session->trusted = superuser_arg(queue->userid);
+	if (own)
+		CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
 	callback->func = disconnect;
 	callback->arg = session;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);

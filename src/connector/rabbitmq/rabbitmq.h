@@ -74,7 +74,8 @@ extern void penstock_rabbitmq_link_close(RabbitLink *link);
 /* One frame, if it is there: PENSTOCK_OK; PENSTOCK_END: none has arrived. */
 extern PenstockOutcome penstock_rabbitmq_link_frame(RabbitLink *link, amqp_frame_t *frame, PenstockFault *fault);
 /*
- * Sleeps until something arrives (or, with want_room, can be sent) or the time is up, whichever is first.  May raise an error for an interrupt.
+ * Sleeps until something arrives (or, with want_room, can be sent) or the time is up, whichever is first.  May raise an
+ * error for an interrupt.
  */
 extern void penstock_rabbitmq_link_wait(RabbitLink *link, long timeout, bool want_room);
 /* Makes sure that a small frame can be sent without waiting; if not, the broker is as good as away. */
@@ -148,8 +149,8 @@ extern PenstockOutcome penstock_rabbitmq_stream_consume(RabbitLink *link, amqp_c
 extern PenstockOutcome penstock_rabbitmq_stream_end(RabbitLink *link, bool first, long timeout, int64 *offset,
 													PenstockFault *fault);
 /*
- * Is the stream still the one of which all before wanted has been read?  A fault if not, or *wanted is put to where it now begins.  *empty: it
- * has no message, so that only the next one can tell.
+ * Is the stream still the one of which all before wanted has been read?  A fault if not, or *wanted is put to where it now
+ * begins.  *empty: it has no message, so that only the next one can tell.
  */
 extern PenstockOutcome penstock_rabbitmq_stream_check_place(RabbitLink *link, int64 *wanted, bool *empty,
 															PenstockFault *fault);

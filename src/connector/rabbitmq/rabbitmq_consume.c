@@ -561,8 +561,8 @@ ask_for_ticket(PenstockConsumer *consumer, RabbitCaughtUp next)
 }
 
 /*
- * Has all been given that the target says?  A queue: what waited in it, and what was on its way then, which has come when a second
- * question is answered.  A stream: its last offset.
+ * Has all been given that the target says?  A queue: what waited in it, and what was on its way then, which has come when
+ * a second question is answered.  A stream: its last offset.
  */
 static bool
 reached_target(PenstockConsumer *consumer)

@@ -23,13 +23,9 @@
 #define ACCESS_REFUSED		403
 #define NOT_FOUND			404
 #define RESOURCE_LOCKED		405
-#define PRECONDITION_FAILED	406
 #define FRAME_ERROR			501
-#define CHANNEL_ERROR		504
-#define UNEXPECTED_FRAME	505
 #define RESOURCE_ERROR		506
 #define NOT_ALLOWED			530
-#define NOT_IMPLEMENTED		540
 #define INTERNAL_ERROR		541
 
 /* The broker's text of an error without what precedes it, clipped. */
@@ -53,8 +49,8 @@ reply_text(amqp_bytes_t text, char *buffer, size_t size)
 static bool
 will_pass(const char *text)
 {
-	static const char *const signs[] = {"is down", "inaccessible", "not available", "no_local_stream_replica", "timed out", "timeout",
-		"in minority", "noproc", "stopped"};
+	static const char *const signs[] = {"is down", "inaccessible", "not available", "no_local_stream_replica",
+		"timed out", "timeout", "in minority", "noproc", "stopped"};
 
 	for (int i = 0; i < lengthof(signs); i++)
 		if (strstr(text, signs[i]) != NULL)
@@ -86,22 +82,22 @@ code_fault(RabbitLink *link, int code, amqp_bytes_t reply, bool login, PenstockF
 
 	reply_text(reply, text, sizeof(text));
 	if (code == CONNECTION_FORCED || code == INTERNAL_ERROR || will_pass(text))
-		outcome = penstock_fault(fault, PENSTOCK_AWAY, ERRCODE_CONNECTION_FAILURE, "the broker at \"%s\" port %d is not ready: %s",
-					   link->host, link->port, text);
+		outcome = penstock_fault(fault, PENSTOCK_AWAY, ERRCODE_CONNECTION_FAILURE,
+								 "the broker at \"%s\" port %d is not ready: %s", link->host, link->port, text);
 	else if (code == ACCESS_REFUSED && login)
 		outcome = penstock_fault(fault, PENSTOCK_REFUSED, ERRCODE_INVALID_PASSWORD,
-					   "the broker at \"%s\" port %d refused the user name or password", link->host, link->port);
+								 "the broker at \"%s\" port %d refused the user name or password", link->host, link->port);
 	else if (code == ACCESS_REFUSED || code == RESOURCE_LOCKED)
 		outcome = penstock_fault(fault, PENSTOCK_REFUSED, ERRCODE_INSUFFICIENT_PRIVILEGE, "the broker refused access");
 	else if (code == NOT_FOUND && missing_name(text, "no queue '", name, sizeof(name)))
 		outcome = penstock_fault(fault, PENSTOCK_REFUSED, ERRCODE_UNDEFINED_OBJECT,
-					   "queue \"%s\" does not exist in virtual host \"%s\" of the broker", name, virtual_host);
+								 "queue \"%s\" does not exist in virtual host \"%s\" of the broker", name, virtual_host);
 	else if (code == NOT_FOUND && missing_name(text, "no exchange '", name, sizeof(name)))
 		outcome = penstock_fault(fault, PENSTOCK_REFUSED, ERRCODE_UNDEFINED_OBJECT,
-					   "exchange \"%s\" does not exist in virtual host \"%s\" of the broker", name, virtual_host);
+								 "exchange \"%s\" does not exist in virtual host \"%s\" of the broker", name, virtual_host);
 	else if (code == NOT_ALLOWED && login)
 		outcome = penstock_fault(fault, PENSTOCK_REFUSED, ERRCODE_UNDEFINED_OBJECT,
-					   "the broker does not let this user into virtual host \"%s\"", virtual_host);
+								 "the broker does not let this user into virtual host \"%s\"", virtual_host);
 	else if (code >= FRAME_ERROR && code <= RESOURCE_ERROR)
 		outcome = penstock_fault(fault, PENSTOCK_AWAY, ERRCODE_PROTOCOL_VIOLATION, "the broker closed the connection: %s", text);
 	else

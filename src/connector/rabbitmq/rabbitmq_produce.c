@@ -150,8 +150,8 @@ penstock_rabbitmq_producer_open(const PenstockQueue *queue, PenstockOutcome *out
 /* ---- what the broker says ---- */
 
 /*
- * Notes the first message that was refused.  When its way was not its own but the table's, it is not the message's fault: the SQLSTATE
- * then says so.
+ * Notes the first message that was refused.  When its way was not its own but the table's, it is not the message's fault:
+ * the SQLSTATE then says so.
  */
 static void
 fail(PenstockProducer *producer, PenstockOutcome outcome, const char *what, const char *exchange, size_t exchange_length,

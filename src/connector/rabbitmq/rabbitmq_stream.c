@@ -115,8 +115,8 @@ probe(RabbitLink *link, RabbitDelivery *delivery, bool first, long timeout, int6
 }
 
 /*
- * penstock_rabbitmq_stream_end finds the smallest (first) or the largest offset that the stream has; -1: no message came within timeout ms, it
- * is empty.
+ * penstock_rabbitmq_stream_end finds the smallest (first) or the largest offset that the stream has; -1: no message came
+ * within timeout ms, it is empty.
  */
 PenstockOutcome
 penstock_rabbitmq_stream_end(RabbitLink *link, bool first, long timeout, int64 *offset, PenstockFault *fault)
@@ -157,8 +157,9 @@ lost(PenstockFault *fault)
 }
 
 /*
- * penstock_rabbitmq_stream_check_place finds out that a stream was deleted and made anew: it is then shorter than what has been read of it.
- * (One that has grown longer again looks like the old one.)  One without messages may be either: retention can remove all.
+ * penstock_rabbitmq_stream_check_place finds out that a stream was deleted and made anew: it is then shorter than what has
+ * been read of it.  (One that has grown longer again looks like the old one.)  One without messages may be either:
+ * retention can remove all.
  */
 PenstockOutcome
 penstock_rabbitmq_stream_check_place(RabbitLink *link, int64 *wanted, bool *empty, PenstockFault *fault)
@@ -188,8 +189,8 @@ penstock_rabbitmq_stream_check_place(RabbitLink *link, int64 *wanted, bool *empt
 }
 
 /*
- * penstock_rabbitmq_stream_check_gap: the broker began with came instead of wanted.  Offsets may be missing (other clients' tracking
- * takes some); but if the stream now begins later than wanted, its retention was faster than this consumer.
+ * penstock_rabbitmq_stream_check_gap: the broker began with came instead of wanted.  Offsets may be missing (RabbitMQ's
+ * own tracking takes some); but if the stream now begins later than wanted, its retention was faster than this consumer.
  */
 PenstockOutcome
 penstock_rabbitmq_stream_check_gap(RabbitLink *link, int64 wanted, int64 came, PenstockFault *fault)
