@@ -7,6 +7,8 @@ CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${PENSTOCK_CACHE:-${XDG_CACHE_HOME:-/var/cache}/penstock}
 [ "$(id -u)" = 0 ] || [ -n "${PENSTOCK_CACHE:-}" ] || CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/penstock
 export LC_ALL=C.UTF-8 TZ=UTC
+# tests that need brokers find what root has installed
+export PENSTOCK_CACHE=$CACHE
 unset "${!PG@}" 2>/dev/null || true
 
 say() { printf '%s\n' "$*" >&2; }
