@@ -1,7 +1,7 @@
 # Penstock: streams, continuous views and pipes inside PostgreSQL.
 #
 #   make PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
-#   make install | connectors | install-connectors | test | bench | demo
+#   make install | connectors | install-connectors | test | bench | demo | demo-kafka
 
 EXTENSION    = penstock
 EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" penstock.control)
@@ -22,11 +22,12 @@ SHLIB_LINK   = -lzstd -Wl,-Bsymbolic
 override with_llvm = no
 
 # These bring what they need themselves: there may be no pg_config yet.
-ifneq ($(filter test bench demo,$(MAKECMDGOALS)),)
-.PHONY: test bench demo
+ifneq ($(filter test bench demo demo-kafka,$(MAKECMDGOALS)),)
+.PHONY: test bench demo demo-kafka
 test:  ; test/run
 bench: ; test/bench/run
 demo:  ; demo/run
+demo-kafka: ; demo/kafka/run
 else
 PG_CONFIG   ?= pg_config
 PGXS        := $(shell $(PG_CONFIG) --pgxs)

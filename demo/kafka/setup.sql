@@ -14,11 +14,12 @@ CREATE MATERIALIZED VIEW turnover USING continuous AS
   SELECT date_bin('1 minute', at, '2000-01-01') AS minute, shop, count(*) AS orders, sum(amount) AS amount
     FROM orders GROUP BY minute, shop;
 
--- and a message back to Kafka when a shop's minute passes a limit
+-- and a message back to Kafka when a shop's minute passes a limit; the first statement waits until the view shows the batch
 CREATE FOREIGN TABLE alerts_topic (shop text, minute timestamptz, amount numeric,
     kafka_partition int OPTIONS (metadata 'partition'), kafka_offset bigint OPTIONS (metadata 'offset'))
   SERVER kafka OPTIONS (topic 'alerts', format 'json');
 CALL penstock.create_pipe('alert', $$
+  SELECT penstock.catch_up('turnover');
   INSERT INTO alerts_topic (shop, minute, amount)
   SELECT DISTINCT t.shop, t.minute, t.amount
     FROM orders o JOIN turnover t ON t.shop = o.shop AND t.minute = date_bin('1 minute', o.at, '2000-01-01')

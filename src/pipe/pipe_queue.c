@@ -19,6 +19,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -57,6 +58,24 @@ penstock_pipe_queue_close(PenstockPipe *pipe)
 	pipe->consumer_context = NULL;
 }
 
+/* Makes the queue, with the options of now; none if the foreign table is gone. */
+static void
+open_queue(PenstockPipe *pipe)
+{
+	MemoryContext old;
+
+	pipe->queue = NULL;
+	pipe->consumer_context = AllocSetContextCreate(pipe->context, "penstock consumer", ALLOCSET_DEFAULT_SIZES);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	old = MemoryContextSwitchTo(pipe->consumer_context);
+	if (SearchSysCacheExists1(RELOID, ObjectIdGetDatum(pipe->row->source)))
+		pipe->queue = penstock_queue_open(pipe->row->source, pipe->row->owner, penstock_pipe_consumer_name(pipe->oid));
+	MemoryContextSwitchTo(old);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
 /*
  * penstock_pipe_queue_drop removes, after the pipe was dropped, what its connector has outside, such as a replication slot.
  */
@@ -66,7 +85,12 @@ penstock_pipe_queue_drop(PenstockPipe *pipe)
 	PenstockConsumer *consumer = pipe->consumer;
 	PenstockFault fault = {0};
 
-	if (pipe->queue == NULL || pipe->consumer_context == NULL || pipe->connector->drop == NULL)
+	if (pipe->connector->drop == NULL)
+		return;
+	/* the source is away, or refuses */
+	if (pipe->queue == NULL || pipe->consumer_context == NULL)
+		open_queue(pipe);
+	if (pipe->queue == NULL)
 		return;
 	/* the queue's memory is needed a little longer than the consumer */
 	pipe->consumer = NULL;
@@ -164,11 +188,16 @@ open_source(PenstockPipe *pipe, PenstockFault *fault)
 	PenstockPlace *places;
 	MemoryContext old;
 
-	pipe->consumer_context = AllocSetContextCreate(pipe->context, "penstock consumer", ALLOCSET_DEFAULT_SIZES);
+	open_queue(pipe);
+	if (pipe->queue == NULL)
+	{
+		fault->sqlstate = ERRCODE_UNDEFINED_TABLE;
+		strlcpy(fault->message, "the foreign table does not exist", sizeof(fault->message));
+		return PENSTOCK_REFUSED;
+	}
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	old = MemoryContextSwitchTo(pipe->consumer_context);
-	pipe->queue = penstock_queue_open(pipe->row->source, pipe->row->owner, penstock_pipe_consumer_name(pipe->oid));
 	places = penstock_places_read(pipe->oid, &start.nplaces);
 	MemoryContextSwitchTo(old);
 	PopActiveSnapshot();
