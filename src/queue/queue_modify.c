@@ -61,6 +61,9 @@ exec_insert(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot, TupleTab
 {
 	QueueModify *modify = rinfo->ri_FdwState;
 
+	/* nobody on the other side checks them */
+	if (rinfo->ri_RelationDesc->rd_att->constr)
+		ExecConstraints(rinfo, slot, estate);
 	penstock_outbox_add(RelationGetRelid(rinfo->ri_RelationDesc), modify->userid,
 						penstock_encoder_message(modify->encoder, slot));
 	return slot;
