@@ -272,6 +272,26 @@ testqueue_open(const PenstockQueue *queue, const PenstockStart *start, PenstockO
 	return consumer;
 }
 
+/*
+ * testqueue_first_places tells where partitions that had no place begin: what is the end now is not the end later.
+ */
+const PenstockPlace *
+testqueue_first_places(PenstockConsumer *consumer, int *n)
+{
+	PenstockPlace *places = MemoryContextAlloc(consumer->context, (list_length(consumer->partitions) + 1) * sizeof(PenstockPlace));
+	ListCell   *lc;
+
+	*n = 0;
+	foreach(lc, consumer->partitions)
+	{
+		Partition  *p = lfirst(lc);
+
+		if (find_partition(consumer->start, p->name) == NULL)
+			places[(*n)++] = (PenstockPlace) {.partition = p->name, .at = p->at, .row = p->row};
+	}
+	return places;
+}
+
 static char
 state_of(const Partition *p, int64 number)
 {

@@ -101,6 +101,7 @@ static const PenstockConnector testqueue = {
 	TESTQUEUE_COMMON,
 	.name = "testqueue",
 	.has_offsets = true,
+	.first_places = testqueue_first_places,
 	.open_producer = testqueue_open_producer,
 	.send = testqueue_send,
 	.flush = testqueue_flush,
@@ -122,6 +123,7 @@ static const PenstockConnector testqueue_rows = {
 	TESTQUEUE_COMMON,
 	.name = "testqueue_rows",
 	.has_offsets = true,
+	.first_places = testqueue_first_places,
 	.decode = testqueue_decode
 };
 

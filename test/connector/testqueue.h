@@ -71,6 +71,7 @@ extern void testqueue_fault_simple(const PenstockQueue *queue, const char *callb
 extern PenstockConsumer *testqueue_open(const PenstockQueue *queue, const PenstockStart *start,
 										PenstockOutcome *outcome, PenstockFault *fault);
 extern PenstockOutcome testqueue_fetch(PenstockConsumer *consumer, PenstockBatch *batch, PenstockFault *fault);
+extern const PenstockPlace *testqueue_first_places(PenstockConsumer *consumer, int *n);
 extern void testqueue_wait_for(PenstockConsumer *consumer, PenstockWaitFor *wait);
 extern PenstockOutcome testqueue_acknowledge(PenstockConsumer *consumer, PenstockFault *fault);
 extern int64 testqueue_lag(PenstockConsumer *consumer);
