@@ -35,6 +35,7 @@ if ! command -v valgrind >/dev/null; then
 else
 	# the random transactions of stream_oracle would take ten minutes here
 	mapfile -t tests < <(grep -v -e '^#' -e '^$' -e '^stream_oracle$' test/regress.list)
+	make -s -C test/fuzz/format PG_CONFIG="$PG_CONFIG" all install >"$OUT/log" 2>&1
 	if valgrind_suite >"$OUT/log" 2>&1; then
 		result ok "valgrind: regression tests"
 	else
