@@ -84,12 +84,12 @@ my @points = (
 	[ 'worker', \&kill_worker ], [ 'sender and copier', sub { patiently($up, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type IN ('walsender', 'client backend')}) } ],
 	[ 'server', sub { crash($down) } ], [ 'upstream', sub { crash($up) } ]);
 
-down(q{CALL penstock.create_pipe('p', 'INSERT INTO s SELECT nextval($$arrival$$), id, writer, k, pad, op, lsn, xid FROM t', batch_rows => 2000)});
 my $kills = 0;
 
 # a transaction that runs there holds up the making of the slot
 my $blocker = Penstock::Session->new($up);
 $blocker->must('BEGIN; SELECT pg_current_xact_id()');
+down(q{CALL penstock.create_pipe('p', 'INSERT INTO s SELECT nextval($$arrival$$), id, writer, k, pad, op, lsn, xid FROM t', batch_rows => 2000)});
 up('CALL write(98, 10)');
 for my $point (@points[ 0, 2, 1 ])
 {
