@@ -50,3 +50,26 @@ CREATE MATERIALIZED VIEW g_view USING continuous AS SELECT g_progress(v) AS prog
 SELECT * FROM g_view;
 SELECT count(*) FROM penstock.stat_fill;
 DROP TABLE g_events CASCADE;
+
+-- parallel workers know of no position: they do not read streams when a view is compared
+CREATE TABLE h_events (k int, v int) PARTITION BY LIST (k);
+CREATE TABLE h_events_0 PARTITION OF h_events FOR VALUES IN (0) USING stream;
+CREATE TABLE h_events_1 PARTITION OF h_events FOR VALUES IN (1) USING stream;
+CREATE TABLE h_names AS SELECT i AS v FROM generate_series(1, 2000) i;
+ANALYZE h_names;
+CREATE MATERIALIZED VIEW h_view USING continuous AS
+  SELECT e.k, e.v FROM h_events e WHERE e.v IN (SELECT v FROM h_names);
+INSERT INTO h_events SELECT i % 2, i FROM generate_series(1, 1000) i;
+SELECT penstock.catch_up();
+SELECT penstock.pause('h_view');
+INSERT INTO h_events SELECT i % 2, i FROM generate_series(1001, 2000) i;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET parallel_leader_participation = off;
+SELECT penstock.verify('h_view');
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+RESET parallel_leader_participation;
+DROP TABLE h_events, h_names CASCADE;

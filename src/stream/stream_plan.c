@@ -206,11 +206,12 @@ set_stream_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *r
 
 	rel->pathlist = NIL;
 	rel->partial_pathlist = NIL;
+	/* a worker process does not know of a delta or a fill: it must not run even a whole scan */
+	if (penstock_delta_mode() != PENSTOCK_SCAN_FULL || penstock_delta_assumed_rows() > 0)
+		rel->consider_parallel = false;
 	add_path(rel, (Path *) make_path(root, rel, share, ncolumns, 0));
 
-	/* a worker process does not know of a delta */
 	if (rel->consider_parallel && bms_is_empty(rel->lateral_relids) &&
-		penstock_delta_mode() == PENSTOCK_SCAN_FULL && penstock_delta_assumed_rows() <= 0 &&
 		(workers = parallel_workers(rel)) > 0)
 		add_partial_path(rel, (Path *) make_path(root, rel, share, ncolumns, workers));
 }
