@@ -96,6 +96,8 @@ struct PenstockConsumer
 	KafkaPartition *partitions; /* by number */
 	rd_kafka_message_t *messages[KAFKA_FETCH];	/* taken from the library, */
 	int			nmessages;		/* so many, */
+	size_t		most_held;		/* most messages that waited in the library since the last nudge, */
+	double		nudged_at;		/* and its time, ms */
 	int			given;			/* of which so many have been dealt with */
 	bool		has_begun;		/* was read before: a partition without a position is a new one */
 	bool		more;			/* fetch ended because the batch is full */
