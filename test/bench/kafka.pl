@@ -105,6 +105,44 @@ compare('Kafka json topic into a stream, against a bare consumer', 0.5,
 		return @result;
 	});
 
+# ---- the other formats: the same events, written to topics of their own by a pipe, against json read in the same moment ----
+
+# format(name, options): events a second of the format by the rate of json, medians over runs.
+sub format_run
+{
+	my ($format, $options) = @_;
+	my (@ratios, @cpu, @rates);
+
+	$kafka->tool('create', $format, $o{partitions});
+	$db->must(qq{CREATE FOREIGN TABLE "$format" ($columns) SERVER k OPTIONS (topic '$format', format '$format' $options);
+		INSERT INTO "$format" SELECT * FROM events});
+	for my $run (1 .. $o{runs})
+	{
+		my @result;
+		for my $source ('topic', $format)
+		{
+			$db->must("DROP TABLE IF EXISTS again; CREATE TABLE again ($columns) USING stream");
+			push @result, [ pipe_run('again', qq{INSERT INTO again SELECT * FROM "$source"}) ];
+		}
+		push @ratios, $result[1][0] / $result[0][0];
+		push @cpu, $result[1][1];
+		push @rates, $result[1][0];
+	}
+	row("Kafka $format topic into a stream, against json", Server::median(@ratios), 1,
+		sprintf('%.0f events a second, %.1f us CPU an event', Server::median(@rates), Server::median(@cpu)));
+	return;
+}
+
+my $avro = '{"type": "record", "name": "event", "fields": [' . join(', ', map { my ($n, $t) = @$_; qq({"name": "$n", "type": ["null", $t]}) }
+		['n', '"long"'], ['user_id', '"int"'], ['url', '"string"'], ['latency', '"double"'], ['status', '"int"'], ['ok', '"boolean"'],
+		['at', '{"type": "long", "logicalType": "timestamp-micros"}'], ['note', '"string"']) . ']}';
+format_run('csv', '');
+if ($db->must("SELECT count(*) FROM pg_available_extensions WHERE name = 'penstock_avro'"))
+{
+	$db->must('CREATE EXTENSION penstock_avro');
+	format_run('avro', qq{, schema '$avro'});
+}
+
 compare('stream into a Kafka topic, against a bare producer', 0.5,
 	sub { return bare('produce', 'bare', 1, $o{events}, $o{bytes}); },
 	sub {
