@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
+#include "claim/claim.h"
 #include "engine/engine.h"
 #include "pipe/pipe.h"
 #include "queue/queue.h"
@@ -32,6 +33,7 @@ static void (*const modules[]) (void) =
 	penstock_stream_init,
 	penstock_vector_init,
 	penstock_view_init,
+	penstock_claim_init,
 	penstock_engine_init,
 	penstock_queue_init,
 	penstock_pipe_init,

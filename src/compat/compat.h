@@ -44,6 +44,13 @@ struct ResultRelInfo;
 	pg_proc_aclcheck(objectid, roleid, mode)	/* functions only */
 #endif
 
+/* May the current user look into the schema? */
+#if PG_VERSION_NUM < 160000
+#define penstock_schema_usable(schema) (pg_namespace_aclcheck(schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+#else
+#define penstock_schema_usable(schema) (object_aclcheck(NamespaceRelationId, schema, GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+#endif
+
 #if PG_VERSION_NUM < 160000
 #define RelationSetNewRelfilenumber RelationSetNewRelfilenode
 #endif

@@ -22,6 +22,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "claim/claim.h"
 #include "compat/compat.h"
 #include "engine/internal.h"
 #include "engine/process.h"
@@ -96,6 +97,7 @@ main_loop(Engine *engine)
 	{
 		EngineRound round = {0};
 		TimestampTz upkeep_due = 0;
+		TimestampTz claims_due;
 		bool		more;
 		long		timeout;
 		long		stats_due;
@@ -124,6 +126,9 @@ main_loop(Engine *engine)
 		}
 		penstock_engine_pipes();
 		more = penstock_engine_upkeep(engine, &upkeep_due);
+		more = penstock_claim_upkeep(&claims_due) || more;
+		if (upkeep_due == 0 || (claims_due != 0 && claims_due < upkeep_due))
+			upkeep_due = claims_due;
 		stats_due = pgstat_report_stat(false);
 		if (round.again)
 			continue;

@@ -19,3 +19,6 @@ PENSTOCK_STOP(14, pipe_after_run)	/* the statements have run, the position is no
 PENSTOCK_STOP(15, pipe_before_commit)	/* position and dead letters are stored */
 PENSTOCK_STOP(16, pipe_after_commit)	/* committed, not acknowledged */
 PENSTOCK_STOP(17, pipe_after_acknowledge)
+PENSTOCK_STOP(18, claim_after_lock)	/* the collector has locked what it may remove, and looks once more */
+PENSTOCK_STOP(19, claim_after_delete)	/* removed, not committed */
+PENSTOCK_STOP(20, claim_after_pages)	/* a payload's large object is written, its row is not */
