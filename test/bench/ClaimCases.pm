@@ -31,10 +31,10 @@ sub payloads
 			'{"ts": "%s", "level": "%s", "service": "%s", "host": "web-%s.eu-west-1.example.com", "request": {"method": "%s", "path": "/api/v2/%s/%s", "agent": "%s"}, "status": %s, "bytes": %s, "duration_ms": %s, "user_id": %s}',
 			timestamptz '2026-11-25' + (k * 4000 + i) * interval '7 milliseconds', (array['INFO', 'INFO', 'INFO', 'WARN', 'ERROR'])[1 + floor(random() * 5)],
 			(array['checkout', 'catalogue', 'search'])[1 + floor(random() * 3)], floor(random() * 16), (array['GET', 'GET', 'POST'])[1 + floor(random() * 3)],
-			(array['orders', 'items', 'carts', 'users'])[1 + floor(random() * 4)], floor(random() * random() * 5000), agent,
+			(array['orders', 'items', 'carts', 'users'])[1 + floor(random() * 4)], floor(random() * random() * 5000), agents[1 + floor(random() * random() * 20)],
 			(array[200, 200, 200, 201, 304, 404, 500])[1 + floor(random() * 7)], floor(random() * random() * 4000), round((random() * random() * 500)::numeric, 1),
 			floor(random() * random() * 20000)), E'\\n'), 'UTF8')
-		FROM generate_series(1, $n) k, generate_series(1, 3000) i, LATERAL (SELECT agent FROM agents WHERE agents.i = floor(random() * random() * 20)::int OR (k + i) < 0 LIMIT 1) a
+		FROM generate_series(1, $n) k, generate_series(1, 3000) i, (SELECT array_agg(agent) AS agents FROM agents) a
 		GROUP BY k}, 1800);
 	$self->{db}->must("INSERT INTO random_payload SELECT k, string_agg(sha256((k * 100000 + i)::text::bytea), '') FROM generate_series(1, $n) k, generate_series(1, 32768) i GROUP BY k", 1800);
 	$self->{db}->must('VACUUM ANALYZE json_payload; VACUUM ANALYZE random_payload; CHECKPOINT', 600);
