@@ -44,9 +44,19 @@ CREATE INDEX seen_message_at ON penstock.seen_message (pipe, seen_at);
 COMMENT ON MATERIALIZED VIEW penstock.seen_message IS
   'message ids that pipes with a dedup_window have seen within it';
 
+-- room in each page, so that a batch's update is a short one; names by byte
+CREATE MATERIALIZED VIEW penstock.producer WITH (fillfactor = 25) AS
+  SELECT NULL::pg_catalog.regclass AS stream, NULL::pg_catalog.text COLLATE pg_catalog."C" AS producer,
+         NULL::pg_catalog.regrole AS owner, NULL::bigint AS epoch, NULL::bigint AS sequence,
+         NULL::timestamptz AS epoch_at, NULL::timestamptz AS last_batch_at
+  WHERE false;
+CREATE UNIQUE INDEX producer_stream ON penstock.producer (stream, producer);
+COMMENT ON MATERIALIZED VIEW penstock.producer IS
+  'producers of this database: the newest epoch of each, when it began, and the sequence of the last batch accepted';
+
 -- an error may quote events: penstock.stat_view shows it to those who may see it
 GRANT SELECT (view, state, strategy, status, filenode, complete, settings) ON penstock.continuous_view TO PUBLIC;
-GRANT SELECT ON penstock.position, penstock.source_position TO PUBLIC;
+GRANT SELECT ON penstock.position, penstock.source_position, penstock.producer TO PUBLIC;
 GRANT SELECT (pipe, name, owner, source, status, on_error, batch_rows, batch_bytes, batch_time, dedup_window) ON penstock.pipe TO PUBLIC;
 
 -- An ordinary table: whoever reads a dead letter may also delete it.
