@@ -10,7 +10,7 @@
 
 #include "claim/claim_internal.h"
 
-int			penstock_claim_level = 3;
+int			penstock_claim_level = 2;
 int			penstock_claim_grace = 3600;
 int			penstock_claim_collect_interval = 600;
 
@@ -20,7 +20,7 @@ penstock_claim_init(void)
 	DefineCustomIntVariable("penstock.claim_level",
 							"Level of zstd at which payloads of claims are compressed.",
 							"More compress better and take longer.",
-							&penstock_claim_level, 3, 1, 19, PGC_USERSET, 0, NULL, NULL, NULL);
+							&penstock_claim_level, 2, 1, 19, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("penstock.claim_grace",
 							"How long a payload is kept that no row holds.",
 							"A ticket in a client's hands must be in a row within this time.",

@@ -8,11 +8,12 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "libpq/be-fsstubs.h"
 #include "libpq/libpq-fs.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/large_object.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -99,7 +100,7 @@ penstock_claim_store_lo(PG_FUNCTION_ARGS)
 {
 	PenstockClaim *claim = palloc(sizeof(PenstockClaim));
 	PenstockClaimOptions options;
-	LargeObjectDesc *from;
+	int			from;
 	ClaimWriter *writer;
 	char	   *piece;
 	int			n;
@@ -108,13 +109,13 @@ penstock_claim_store_lo(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	penstock_claim_prevent_read_only("penstock.claim_store()");
 	penstock_claim_options(fcinfo, 1, &options);
-	from = inv_open(PG_GETARG_OID(0), INV_READ, CurrentMemoryContext);
+	from = DatumGetInt32(DirectFunctionCall2(be_lo_open, PG_GETARG_DATUM(0), Int32GetDatum(INV_READ)));
 	writer = penstock_claim_writer_create(CurrentMemoryContext, &options);
 	piece = palloc(PIECE);
-	while ((n = inv_read(from, piece, PIECE)) > 0)
+	while ((n = lo_read(from, piece, PIECE)) > 0)
 		penstock_claim_writer_append(writer, piece, n);
 	penstock_claim_writer_finish(writer, claim);
-	inv_close(from);
+	(void) DirectFunctionCall1(be_lo_close, Int32GetDatum(from));
 	PG_RETURN_CLAIM(claim);
 }
 
@@ -207,7 +208,7 @@ Datum
 penstock_claim_export(PG_FUNCTION_ARGS)
 {
 	ClaimReader *reader;
-	LargeObjectDesc *to;
+	int			to;
 	char	   *piece;
 	Oid			loid;
 	int64		at = 0;
@@ -215,15 +216,15 @@ penstock_claim_export(PG_FUNCTION_ARGS)
 
 	penstock_claim_prevent_read_only("penstock.claim_export()");
 	reader = penstock_claim_reader_open(PG_GETARG_CLAIM(0), has_proof(fcinfo, 1));
-	loid = inv_create(InvalidOid);
-	to = inv_open(loid, INV_WRITE, CurrentMemoryContext);
+	loid = DatumGetObjectId(DirectFunctionCall1(be_lo_create, ObjectIdGetDatum(InvalidOid)));
+	to = DatumGetInt32(DirectFunctionCall2(be_lo_open, ObjectIdGetDatum(loid), Int32GetDatum(INV_WRITE)));
 	piece = palloc(PIECE);
 	while ((n = penstock_claim_reader_read(reader, at, piece, PIECE)) > 0)
 	{
-		(void) inv_write(to, piece, n);
+		(void) lo_write(to, piece, n);
 		at += n;
 	}
-	inv_close(to);
+	(void) DirectFunctionCall1(be_lo_close, Int32GetDatum(to));
 	penstock_claim_reader_close(reader);
 	PG_RETURN_OID(loid);
 }

@@ -302,9 +302,9 @@ penstock_claim_writer_finish(ClaimWriter *writer, PenstockClaim *claim)
 	{
 		/* it was written for nothing */
 		(void) penstock_claim_pages_finish(writer->pages, &loid);
+		CommandCounterIncrement();
 		if (OidIsValid(loid))
 			penstock_claim_pages_drop(loid);
-		CommandCounterIncrement();
 	}
 	penstock_claim_note_stored(claim);
 }

@@ -7,6 +7,7 @@ use FindBin;
 use lib $FindBin::RealBin, "$FindBin::RealBin/../perl";
 use Getopt::Long;
 use Cases;
+use ClaimCases;
 use Server;
 
 $| = 1;
@@ -15,7 +16,7 @@ my %o = (events => 5_000_000, runs => 5, seconds => 20);
 GetOptions(\%o, 'quick', 'full', 'events=i', 'runs=i', 'only=s', 'list') or die "unknown option\n";
 if ($o{quick}) { $o{events} = 300_000; $o{runs} = 1; $o{seconds} = 3; }
 $o{backlog} = $o{full} ? 50_000_000 : $o{events};
-if ($o{list}) { print map { "$_->[0]: $_->[1]\n" } Cases::all(); exit; }
+if ($o{list}) { print map { "$_->[0]: $_->[1]\n" } Cases::all(), ClaimCases::all(); exit; }
 my %only = map { $_ => 1 } split /,/, $o{only} || '';
 
 my $server = Server->new($bin, $scratch, 'shared_buffers = 1GB', 'max_wal_size = 8GB', 'checkpoint_timeout = 30min',
@@ -26,7 +27,7 @@ my ($reached, $short) = (0, 0);
 printf "%d events, median of %d runs, durable settings, %s, %d processors\n\n", $o{events}, $o{runs},
 	(split /\n/, $cases->{db}->must('SHOW server_version'))[0], scalar(grep { /^processor/ } do { open(my $in, '<', '/proc/cpuinfo') or die; <$in> });
 printf "%-58s %8s %9s  %-5s  %s\n", 'what', 'ratio', 'target', '', 'measured';
-for my $case (Cases::all())
+for my $case (Cases::all(), ClaimCases::all())
 {
 	my ($name, $title, $code) = @$case;
 	next if %only && !$only{$name};
