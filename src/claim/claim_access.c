@@ -101,7 +101,13 @@ add_columns(List *columns, Oid type, bool is_array)
 		Form_pg_depend form = (Form_pg_depend) GETSTRUCT(tuple);
 
 		if (form->classid == TypeRelationId && get_typtype(form->objid) == TYPTYPE_DOMAIN)
+		{
+			Oid			array = get_array_type(form->objid);
+
 			columns = add_columns(columns, form->objid, is_array);
+			if (OidIsValid(array) && !is_array)
+				columns = add_columns(columns, array, true);
+		}
 		else if (form->classid == RelationRelationId && form->objsubid > 0 && get_atttype(form->objid, form->objsubid) == type)
 		{
 			HeapTuple	class = SearchSysCache1(RELOID, ObjectIdGetDatum(form->objid));
@@ -143,6 +149,19 @@ penstock_claim_columns(void)
 	return columns;
 }
 
+bool
+penstock_claim_column_lock(const ClaimColumn *column)
+{
+	Relation	rel = try_table_open(column->relid, AccessShareLock);
+	bool		there;
+
+	if (rel == NULL)
+		return false;
+	there = column->attnum <= RelationGetNumberOfAttributes(rel) && !TupleDescAttr(RelationGetDescr(rel), column->attnum - 1)->attisdropped;
+	table_close(rel, NoLock);
+	return there;
+}
+
 char *
 penstock_claim_column_relation(const ClaimColumn *column)
 {
@@ -160,11 +179,14 @@ penstock_claim_column_name(const ClaimColumn *column)
 static bool
 may_read(const ClaimColumn *column)
 {
+	bool		missing = false;
+
 	/* temporary tables of other sessions cannot be read */
 	if (column->persistence == RELPERSISTENCE_TEMP && !isTempOrTempToastNamespace(get_rel_namespace(column->relid)))
 		return false;
-	return pg_class_aclcheck(column->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK ||
-		pg_attribute_aclcheck(column->relid, column->attnum, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+	/* nor one that has been dropped meanwhile */
+	return pg_class_aclcheck_ext(column->relid, GetUserId(), ACL_SELECT, &missing) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_ext(column->relid, column->attnum, GetUserId(), ACL_SELECT, &missing) == ACLCHECK_OK;
 }
 
 /* The rows of the column with the ticket, up to a limit (0: none), as far as the role sees them. */
@@ -176,7 +198,7 @@ count_in(const ClaimColumn *column, const PenstockClaim *claim, int limit)
 	char	   *query;
 
 	/* a schema that the role may not look into would be an error */
-	if (!may_read(column) || !penstock_schema_usable(get_rel_namespace(column->relid)))
+	if (!may_read(column) || !penstock_claim_column_lock(column) || !penstock_schema_usable(get_rel_namespace(column->relid)))
 		return 0;
 	query = psprintf("SELECT %s FROM %s%s WHERE $1 OPERATOR(pg_catalog.=) %s%s%s%s",
 					 limit ? "" : "pg_catalog.count(*)", limit ? "" : "ONLY ", penstock_claim_column_relation(column),

@@ -41,6 +41,7 @@ PG_FUNCTION_INFO_V1(penstock_claim_class_train);
 struct ClaimDictionary
 {
 	ClaimDictionary *next;
+	Oid			table;			/* when the extension is made again, numbers begin again */
 	int32		id;
 	bytea	   *bytes;
 	ZSTD_CDict *compression;	/* for one level, mostly the only one */
@@ -58,10 +59,11 @@ enum
 static ClaimDictionary *known;	/* of this process */
 
 static ClaimDictionary *
-remember(int32 id, bytea *bytes)
+remember(Oid table, int32 id, bytea *bytes)
 {
 	ClaimDictionary *dictionary = MemoryContextAllocZero(TopMemoryContext, sizeof(ClaimDictionary));
 
+	dictionary->table = table;
 	dictionary->id = id;
 	dictionary->bytes = MemoryContextAlloc(TopMemoryContext, VARSIZE_ANY_EXHDR(bytes) + VARHDRSZ);
 	SET_VARSIZE(dictionary->bytes, VARSIZE_ANY_EXHDR(bytes) + VARHDRSZ);
@@ -71,10 +73,10 @@ remember(int32 id, bytea *bytes)
 }
 
 static ClaimDictionary *
-find_known(int32 id)
+find_known(Oid table, int32 id)
 {
 	for (ClaimDictionary *d = known; d != NULL; d = d->next)
-		if (d->id == id)
+		if (d->table == table && d->id == id)
 			return d;
 	return NULL;
 }
@@ -144,9 +146,9 @@ find(const char *class_name, int32 id, ClaimDictionary **dictionary, int *level)
 
 		if (level)
 			*level = DatumGetInt32(heap_getattr(best, A_LEVEL, RelationGetDescr(rel), &isnull));
-		*dictionary = find_known(best_id);
+		*dictionary = find_known(RelationGetRelid(rel), best_id);
 		if (*dictionary == NULL)
-			*dictionary = remember(best_id, DatumGetByteaPP(heap_getattr(best, A_DICTIONARY, RelationGetDescr(rel), &isnull)));
+			*dictionary = remember(RelationGetRelid(rel), best_id, DatumGetByteaPP(heap_getattr(best, A_DICTIONARY, RelationGetDescr(rel), &isnull)));
 	}
 	table_close(rel, AccessShareLock);
 	return best_id;
@@ -172,7 +174,7 @@ penstock_claim_class_dictionary(const char *class_name, int32 *id, int *level)
 ClaimDictionary *
 penstock_claim_dictionary(const PenstockClaim *claim, int32 id)
 {
-	ClaimDictionary *dictionary = find_known(id);
+	ClaimDictionary *dictionary = find_known(penstock_own_table_oid("claim_dictionary"), id);
 
 	/* one that was made by a transaction that was rolled back is used by no object; numbers are not used again */
 	if (dictionary == NULL && find(NULL, id, &dictionary, NULL) == 0)

@@ -17,6 +17,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "common/int.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
@@ -29,6 +30,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -71,11 +73,13 @@ holders(bool some)
 	foreach(lc, penstock_claim_columns())
 	{
 		ClaimColumn *column = lfirst(lc);
-		char	   *relation = penstock_claim_column_relation(column);
-		char	   *name = penstock_claim_column_name(column);
+		char	   *relation;
+		char	   *name;
 
-		if (column->relkind == RELKIND_PARTITIONED_TABLE || column->persistence == RELPERSISTENCE_TEMP)
+		if (column->relkind == RELKIND_PARTITIONED_TABLE || column->persistence == RELPERSISTENCE_TEMP || !penstock_claim_column_lock(column))
 			continue;
+		relation = penstock_claim_column_relation(column);
+		name = penstock_claim_column_name(column);
 		if (query.len > 0)
 			appendStringInfoString(&query, " UNION ALL ");
 		if (column->is_array)
@@ -122,6 +126,52 @@ mark(void)
 				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", unheld()), 1, types, values, false, SPI_OK_UPDATE);
 }
 
+/*
+ * A row that says it may be a duplicate, and that this transaction has locked: removed if there is another one, which is locked, too, so that no
+ * other collector removes that, and takes over what this one was promised; else it is none if nobody is about to make it one.
+ */
+static void
+merge_duplicate(const Datum *row, const bool *row_null)
+{
+	Oid			types[4] = {TIDOID, penstock_claim_type(), TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		values[4] = {row[0], row[1], row[3], row[4]};
+	char		nulls[5] = {' ', ' ', row_null[3] ? 'n' : ' ', row_null[4] ? 'n' : ' ', '\0'};
+	const PenstockClaim *claim = DatumGetClaim(row[1]);
+	bool		quiet = penstock_claim_begin_quiet(claim);
+	bool		other;
+	ItemPointerData tid;
+	bool		isnull;
+
+	run("SELECT p.ctid FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) $2 AND p.ctid OPERATOR(pg_catalog.<>) $1"
+		" LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED", 2, types, values, false, SPI_OK_SELECT);
+	other = SPI_processed > 0;
+	if (other)
+		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	if (other)
+	{
+		ClaimObject object = {0};
+
+		object.tid = *(ItemPointer) DatumGetPointer(row[0]);
+		object.loid = row_null[2] ? InvalidOid : DatumGetObjectId(row[2]);
+		penstock_claim_object_delete(&object);
+		values[0] = PointerGetDatum(&tid);
+		if (SPI_execute_with_args("UPDATE penstock.claim_object AS p SET"
+								  " expires_at = CASE WHEN p.expires_at IS NOT NULL AND $3 IS NOT NULL THEN greatest(p.expires_at, $3) END,"
+								  " unheld_since = CASE WHEN p.unheld_since IS NOT NULL AND $4 IS NOT NULL THEN greatest(p.unheld_since, $4) END"
+								  " WHERE p.ctid OPERATOR(pg_catalog.=) $1 AND p.claim OPERATOR(pg_catalog.=) $2",
+								  4, types, values, nulls, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "a duplicate could not be removed");
+	}
+	else if (quiet)
+		/* another one may be there that somebody else has locked: next time */
+		run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM"
+			" penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)",
+			1, types, values, false, SPI_OK_UPDATE);
+	if (quiet)
+		penstock_claim_end_quiet(claim);
+}
+
 /* Puts together what was written twice. */
 static void
 merge_duplicates(void)
@@ -129,31 +179,20 @@ merge_duplicates(void)
 	SPITupleTable *rows;
 	uint64		n;
 
-	run("SELECT o.ctid FROM penstock.claim_object AS o WHERE o.duplicate FOR UPDATE SKIP LOCKED", 0, NULL, NULL, false, SPI_OK_SELECT);
+	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since FROM penstock.claim_object AS o WHERE o.duplicate FOR UPDATE SKIP LOCKED",
+		0, NULL, NULL, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (uint64 i = 0; i < n; i++)
 	{
-		bool		isnull;
-		Oid			types[1] = {TIDOID};
-		Datum		values[1] = {SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull)};
+		Datum		values[5];
+		bool		isnull[5];
 
-		run("SELECT o.loid FROM penstock.claim_object AS o WHERE o.ctid OPERATOR(pg_catalog.=) $1 AND EXISTS (SELECT FROM"
-			" penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)",
-			1, types, values, false, SPI_OK_SELECT);
-		if (SPI_processed > 0)
-		{
-			ClaimObject object = {0};
-			Datum		loid = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-
-			object.tid = *(ItemPointer) DatumGetPointer(values[0]);
-			object.loid = isnull ? InvalidOid : DatumGetObjectId(loid);
-			penstock_claim_object_delete(&object);
-			CommandCounterIncrement();
-		}
-		else
-			run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) $1", 1, types, values, false,
-				SPI_OK_UPDATE);
+		for (int j = 0; j < lengthof(values); j++)
+			values[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
+		PENSTOCK_STOP_POINT(claim_before_merge);
+		merge_duplicate(values, isnull);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -189,12 +228,26 @@ find_held(Datum *claims, int n, int *nheld)
 	return held;
 }
 
+/*
+ * The oldest transaction that may still hold something from when it was visible: copies of tickets, not yet committed, of rows that have been
+ * deleted since.  What was marked later than that stays; vacuum could not give its pages back anyhow.
+ */
+static TransactionId
+horizon(void)
+{
+	Relation	rel = table_open(penstock_own_table_oid("claim_object"), AccessShareLock);
+	TransactionId oldest = GetOldestNonRemovableTransactionId(rel);
+
+	table_close(rel, AccessShareLock);
+	return oldest;
+}
+
 /* Removes up to STEP of what was marked before the time, and is still not held.  Returns true if there may be more. */
 static bool
-collect_step(TimestampTz before, Collected *collected)
+collect_step(TimestampTz before, bool at_once, Collected *collected)
 {
-	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
-	Datum		values[2] = {TimestampTzGetDatum(before), Int32GetDatum(STEP)};
+	Oid			types[4] = {TIMESTAMPTZOID, INT4OID, BOOLOID, XIDOID};
+	Datum		values[4] = {TimestampTzGetDatum(before), Int32GetDatum(STEP), BoolGetDatum(at_once), TransactionIdGetDatum(horizon())};
 	SPITupleTable *rows;
 	int			n;
 	Datum	   *claims;
@@ -204,8 +257,9 @@ collect_step(TimestampTz before, Collected *collected)
 
 	run("SELECT o.claim, o.loid, o.ctid, o.stored, o.expires_at <= pg_catalog.clock_timestamp(), pg_catalog.octet_length(o.payload)"
 		" FROM penstock.claim_object AS o"
-		" WHERE o.unheld_since <= $1 OR o.expires_at <= pg_catalog.clock_timestamp() LIMIT $2 FOR UPDATE SKIP LOCKED",
-		2, types, values, false, SPI_OK_SELECT);
+		" WHERE (o.unheld_since <= $1 AND ($3 OR pg_catalog.age(o.xmin) OPERATOR(pg_catalog.>) pg_catalog.age($4)))"
+		" OR o.expires_at <= pg_catalog.clock_timestamp() LIMIT $2 FOR UPDATE SKIP LOCKED",
+		4, types, values, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	if (n == 0)
@@ -316,7 +370,11 @@ penstock_claim_collect(PG_FUNCTION_ARGS)
 	{
 		Interval   *interval = PG_GETARG_INTERVAL_P(1);
 
-		grace = interval->time + (interval->day + interval->month * (int64) DAYS_PER_MONTH) * USECS_PER_DAY;
+		int64		days = interval->day + interval->month * (int64) DAYS_PER_MONTH;
+
+		/* of what is longer than there are timestamps, nothing is collected */
+		if (pg_mul_s64_overflow(days, USECS_PER_DAY, &grace) || pg_add_s64_overflow(grace, interval->time, &grace))
+			grace = days < 0 ? -1 : PG_INT64_MAX;
 		if (grace < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -335,8 +393,8 @@ penstock_claim_collect(PG_FUNCTION_ARGS)
 	{
 		mark();
 		merge_duplicates();
-		/* what was marked just now counts if there is no grace */
-		while (collect_step(grace == 0 ? PG_INT64_MAX : now - grace, &collected))
+		/* what was marked just now, by this transaction, counts if there is no grace */
+		while (collect_step(grace == 0 ? PG_INT64_MAX : now - grace, grace == 0, &collected))
 			;
 		collected.waiting = count("SELECT pg_catalog.count(*) FROM penstock.claim_object AS o WHERE o.unheld_since IS NOT NULL", NULL, 0, NULL,
 								  NULL);
@@ -402,21 +460,20 @@ has_objects(void)
 bool
 penstock_claim_upkeep(TimestampTz *due)
 {
-	static TimestampTz next;
+	static TimestampTz rested;	/* since when there was nothing to do */
+	static TimestampTz pause;
 	static bool marked;
 	TimestampTz start = GetCurrentTimestamp();
 	MemoryContext old = CurrentMemoryContext;
 	volatile bool more = false;
-	volatile bool idle = false;
 
 	*due = 0;
 	if (penstock_claim_collect_interval == 0)
 		return false;
-	if (next > start)
-	{
-		*due = next;
+	/* (the setting may have changed) */
+	*due = rested + Max((int64) penstock_claim_collect_interval * USECS_PER_SEC, pause);
+	if (rested != 0 && *due > start)
 		return false;
-	}
 	pgstat_report_activity(STATE_RUNNING, "collecting claims");
 	PG_TRY();
 	{
@@ -424,9 +481,10 @@ penstock_claim_upkeep(TimestampTz *due)
 		Collected	collected = {0};
 
 		StartTransactionCommand();
+		/* it must see tickets that were stored after it has locked what may go */
+		XactIsoLevel = XACT_READ_COMMITTED;
 		PushActiveSnapshot(GetTransactionSnapshot());
-		idle = !has_objects();
-		if (!idle)
+		if (has_objects())
 		{
 			/* DDL goes first */
 			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off\nlock_timeout=1s");
@@ -437,7 +495,7 @@ penstock_claim_upkeep(TimestampTz *due)
 				mark();
 				merge_duplicates();
 			}
-			more = collect_step(start - (int64) penstock_claim_grace * USECS_PER_SEC, &collected);
+			more = collect_step(start - (int64) penstock_claim_grace * USECS_PER_SEC, false, &collected);
 			SPI_finish();
 			penstock_run_as_end(&saved);
 		}
@@ -461,14 +519,13 @@ penstock_claim_upkeep(TimestampTz *due)
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	marked = more;
-	next = 0;
-	if (!more && !idle)
+	rested = *due = 0;
+	if (!more)
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		next = now + Max((int64) penstock_claim_collect_interval * USECS_PER_SEC, SHARE * (now - start));
+		rested = GetCurrentTimestamp();
+		pause = SHARE * (rested - start);
+		*due = rested + Max((int64) penstock_claim_collect_interval * USECS_PER_SEC, pause);
 	}
-	*due = next;
 	return more;
 }
 

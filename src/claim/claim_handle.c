@@ -39,12 +39,11 @@ typedef struct Handle
 static Handle handles[MAX_HANDLES];
 
 static void
-end(Handle *handle, bool abort)
+end(Handle *handle)
 {
-	/* an abort has given up snapshots already */
 	if (handle->writer)
 		penstock_claim_writer_abandon(handle->writer);
-	if (handle->reader && !abort)
+	if (handle->reader)
 		penstock_claim_reader_close(handle->reader);
 	MemoryContextDelete(handle->context);
 	memset(handle, 0, sizeof(Handle));
@@ -58,8 +57,14 @@ transaction_ends(XactEvent event, void *arg)
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
 			for (int i = 0; i < MAX_HANDLES; i++)
-				if (handles[i].context)
-					end(&handles[i], false);
+			{
+				if (handles[i].context == NULL)
+					continue;
+				/* what was written of a payload that was not closed would be committed with the rest */
+				if (handles[i].writer)
+					penstock_claim_writer_undo(handles[i].writer);
+				end(&handles[i]);
+			}
 			break;
 		case XACT_EVENT_ABORT:
 			/* their memory and what they registered go with the transaction */
@@ -80,7 +85,7 @@ subtransaction_ends(SubXactEvent event, SubTransactionId subid, SubTransactionId
 		if (event == SUBXACT_EVENT_COMMIT_SUB)
 			handles[i].subid = parent;
 		else if (event == SUBXACT_EVENT_ABORT_SUB)
-			end(&handles[i], false);
+			end(&handles[i]);
 	}
 }
 
@@ -114,6 +119,20 @@ handle_of(int number, bool writer)
 	return handle;
 }
 
+/* What this subtransaction writes may be rolled back while the handle, and what was written before it, stay. */
+static Handle *
+writer_handle(int number)
+{
+	Handle	   *handle = handle_of(number, true);
+
+	if (handle->subid != GetCurrentSubTransactionId())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("handle %d was opened outside of this savepoint", number),
+				 errhint("Release the savepoint first, or open the handle within it.")));
+	return handle;
+}
+
 /*
  * penstock.claim_open(class text, level int, expires timestamptz) → int, a handle.  As claim_store; ERRCODE_PROGRAM_LIMIT_EXCEEDED.
  */
@@ -136,40 +155,34 @@ penstock_claim_open(PG_FUNCTION_ARGS)
 }
 
 /*
- * penstock.claim_append(handle int, piece bytea) → void.  ERRCODE_UNDEFINED_OBJECT, ERRCODE_PROGRAM_LIMIT_EXCEEDED (4 TB).
+ * penstock.claim_append(handle int, piece bytea) → void.  ERRCODE_UNDEFINED_OBJECT, ERRCODE_PROGRAM_LIMIT_EXCEEDED (4 TB),
+ * ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE (in a savepoint that is newer than the handle).
  */
 Datum
 penstock_claim_append(PG_FUNCTION_ARGS)
 {
-	Handle	   *handle = handle_of(PG_GETARG_INT32(0), true);
+	Handle	   *handle = writer_handle(PG_GETARG_INT32(0));
 	bytea	   *piece = PG_GETARG_BYTEA_PP(1);
-	MemoryContext old;
+	MemoryContext old = MemoryContextSwitchTo(handle->context);
 
-	/* frames that this subtransaction writes may be rolled back without the handle */
-	if (handle->subid != GetCurrentSubTransactionId())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("handle %d was opened outside of this savepoint", PG_GETARG_INT32(0)),
-				 errhint("Release the savepoint first, or open the handle within it.")));
-	old = MemoryContextSwitchTo(handle->context);
 	penstock_claim_writer_append(handle->writer, VARDATA_ANY(piece), VARSIZE_ANY_EXHDR(piece));
 	MemoryContextSwitchTo(old);
 	PG_RETURN_VOID();
 }
 
 /*
- * penstock.claim_close(handle int) → claim.  ERRCODE_UNDEFINED_OBJECT.
+ * penstock.claim_close(handle int) → claim.  ERRCODE_UNDEFINED_OBJECT, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE.
  */
 Datum
 penstock_claim_close(PG_FUNCTION_ARGS)
 {
-	Handle	   *handle = handle_of(PG_GETARG_INT32(0), true);
+	Handle	   *handle = writer_handle(PG_GETARG_INT32(0));
 	PenstockClaim *claim = palloc(sizeof(PenstockClaim));
 	MemoryContext old = MemoryContextSwitchTo(handle->context);
 
 	penstock_claim_writer_finish(handle->writer, claim);
 	MemoryContextSwitchTo(old);
-	end(handle, false);
+	end(handle);
 	PG_RETURN_CLAIM(claim);
 }
 
@@ -231,7 +244,7 @@ penstock_claim_seek(PG_FUNCTION_ARGS)
 Datum
 penstock_claim_reader_end(PG_FUNCTION_ARGS)
 {
-	end(handle_of(PG_GETARG_INT32(0), false), false);
+	end(handle_of(PG_GETARG_INT32(0), false));
 	PG_RETURN_VOID();
 }
 

@@ -110,6 +110,8 @@ typedef struct ClaimWriter ClaimWriter;
 extern ClaimWriter *penstock_claim_writer_create(MemoryContext context, const PenstockClaimOptions *options);
 extern void penstock_claim_writer_append(ClaimWriter *writer, const char *data, Size length);
 extern void penstock_claim_writer_finish(ClaimWriter *writer, PenstockClaim *claim);
+/* Removes what it has written so far; before the transaction commits. */
+extern void penstock_claim_writer_undo(ClaimWriter *writer);
 /* Gives up what is not in memory contexts. */
 extern void penstock_claim_writer_abandon(ClaimWriter *writer);
 
@@ -149,6 +151,8 @@ typedef struct ClaimColumn
 
 /* All of them, of tables, materialized views and partitioned tables; not our own. */
 extern List *penstock_claim_columns(void);
+/* Keeps the column from being dropped until the transaction ends; false: it has been.  To be called before its names are asked for. */
+extern bool penstock_claim_column_lock(const ClaimColumn *column);
 extern char *penstock_claim_column_relation(const ClaimColumn *column);	/* quoted */
 extern char *penstock_claim_column_name(const ClaimColumn *column);	/* quoted */
 
@@ -156,6 +160,9 @@ extern char *penstock_claim_column_name(const ClaimColumn *column);	/* quoted */
 
 /* A payload is being stored by this transaction; false: by another one, which is waited for a little. */
 extern bool penstock_claim_begin_store(const PenstockClaim *claim);
+/* Is nobody storing the payload who has not marked it as a duplicate?  Then nobody can begin to until _end_quiet. */
+extern bool penstock_claim_begin_quiet(const PenstockClaim *claim);
+extern void penstock_claim_end_quiet(const PenstockClaim *claim);
 
 extern void penstock_claim_shared_init(void);
 extern void penstock_claim_handle_init(void);

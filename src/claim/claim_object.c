@@ -135,7 +135,8 @@ penstock_claim_object_find(const PenstockClaim *claim, Snapshot snapshot, ClaimO
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	/* so that the row stays where it is */
+	table_close(rel, NoLock);
 	return found;
 }
 
@@ -174,7 +175,8 @@ penstock_claim_object_insert(ClaimObject *object)
 	CatalogTupleInsert(rel, tuple);
 	object->tid = tuple->t_self;
 	heap_freetuple(tuple);
-	table_close(rel, RowExclusiveLock);
+	/* the table, and its large objects with it, are not to be dropped before this one can be seen in it */
+	table_close(rel, NoLock);
 	CommandCounterIncrement();
 	/* the first row: from now on there is something to collect */
 	if (ItemPointerGetBlockNumber(&object->tid) == 0 && ItemPointerGetOffsetNumber(&object->tid) == FirstOffsetNumber)

@@ -5,7 +5,7 @@
  * Whoever writes a payload holds a lock on its digest until the transaction ends; others that come with the same payload wait until
  * then, and use what it has written.  They wait on a condition variable and not for the lock, and only for a while in each transaction:
  * a wait that somebody else's wait depends on ends by itself, and no deadlock can come of it.  Then the payload is
- * written twice, and the collector puts the two together.
+ * written twice: whoever writes one without having the lock says so in its row, and the collector puts the two together.
  */
 #include "postgres.h"
 
@@ -24,7 +24,7 @@
 
 /* Longest time (ms) that a transaction waits for others, in all. */
 #define PATIENCE 1000
-/* Digests that a transaction locks; with more, the same payload may be written twice. */
+/* Digests that a transaction locks; what it writes beyond them may be a duplicate. */
 #define MAX_LOCKS 64
 /* pg_locks shows these locks as advisory ones with this objsubid, which no user's have. */
 #define LOCK_KIND 0x5043
@@ -74,20 +74,29 @@ transaction_ended(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	patience = PATIENCE;
 }
 
-bool
-penstock_claim_begin_store(const PenstockClaim *claim)
+static LOCKTAG
+tag_of(const PenstockClaim *claim)
 {
 	LOCKTAG		tag;
 	uint32		high;
 	uint32		low;
-	TimestampTz start = 0;
-	bool		got;
 
-	if (locks >= MAX_LOCKS)
-		return true;
 	memcpy(&high, claim->digest, sizeof(high));
 	memcpy(&low, claim->digest + sizeof(high), sizeof(low));
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, high, low, LOCK_KIND);
+	return tag;
+}
+
+bool
+penstock_claim_begin_store(const PenstockClaim *claim)
+{
+	LOCKTAG		tag = tag_of(claim);
+	TimestampTz start = 0;
+	bool		got;
+
+	/* somebody else may be writing it */
+	if (locks >= MAX_LOCKS)
+		return false;
 	got = LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 	if (got)
 	{
@@ -111,6 +120,22 @@ penstock_claim_begin_store(const PenstockClaim *claim)
 	if (got)
 		locks++;
 	return got;
+}
+
+bool
+penstock_claim_begin_quiet(const PenstockClaim *claim)
+{
+	LOCKTAG		tag = tag_of(claim);
+
+	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+penstock_claim_end_quiet(const PenstockClaim *claim)
+{
+	LOCKTAG		tag = tag_of(claim);
+
+	LockRelease(&tag, ExclusiveLock, false);
 }
 
 void

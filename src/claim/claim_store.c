@@ -290,7 +290,6 @@ penstock_claim_writer_finish(ClaimWriter *writer, PenstockClaim *claim)
 	uint8		digest[PENSTOCK_CLAIM_DIGEST];
 	bool		locked_out = false;
 	bool		alone;
-	Oid			loid = InvalidOid;
 
 	penstock_claim_digest_end(writer->digest, digest);
 	writer->digest = NULL;
@@ -298,15 +297,22 @@ penstock_claim_writer_finish(ClaimWriter *writer, PenstockClaim *claim)
 	alone = penstock_claim_begin_store(claim);
 	if (!use_stored(claim, writer->options.expires_at, &locked_out))
 		write_object(writer, claim, writer->frame, writer->filled, !alone || locked_out);
-	else if (writer->pages != NULL)
-	{
-		/* it was written for nothing */
-		(void) penstock_claim_pages_finish(writer->pages, &loid);
-		CommandCounterIncrement();
-		if (OidIsValid(loid))
-			penstock_claim_pages_drop(loid);
-	}
+	else
+		penstock_claim_writer_undo(writer);	/* it was written for nothing */
 	penstock_claim_note_stored(claim);
+}
+
+void
+penstock_claim_writer_undo(ClaimWriter *writer)
+{
+	Oid			loid;
+
+	if (writer->pages == NULL)
+		return;
+	(void) penstock_claim_pages_finish(writer->pages, &loid);
+	CommandCounterIncrement();
+	if (OidIsValid(loid))
+		penstock_claim_pages_drop(loid);
 }
 
 void

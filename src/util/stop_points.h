@@ -22,3 +22,4 @@ PENSTOCK_STOP(17, pipe_after_acknowledge)
 PENSTOCK_STOP(18, claim_after_lock)	/* the collector has locked what it may remove, and looks once more */
 PENSTOCK_STOP(19, claim_after_delete)	/* removed, not committed */
 PENSTOCK_STOP(20, claim_after_pages)	/* a payload's large object is written, its row is not */
+PENSTOCK_STOP(21, claim_before_merge)	/* the collector has locked what may be duplicates */
