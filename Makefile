@@ -8,11 +8,11 @@ EXTVERSION   = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" penstock.cont
 
 # Modules in the order of their SQL: earlier ones are used by later ones.
 SQL_MODULES  = src/penstock.sql src/catalogue/catalogue.sql src/claim/claim.sql src/stream/stream.sql \
-               src/view/view.sql src/engine/engine.sql src/queue/queue.sql src/pipe/pipe.sql
+               src/producer/producer.sql src/view/view.sql src/engine/engine.sql src/queue/queue.sql src/pipe/pipe.sql
 
 MODULE_big   = penstock
 OBJS         = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c) \
-               $(foreach d,util compat catalogue claim stream position aggregate vector view engine format queue pipe,$(wildcard src/$(d)/*.c))))
+               $(foreach d,util compat catalogue claim stream producer position aggregate vector view engine format queue pipe,$(wildcard src/$(d)/*.c))))
 DATA_built   = penstock--$(EXTVERSION).sql
 EXTRA_CLEAN  = penstock--*.sql $(OBJS:.o=.d) $(OBJS:.o=.bc)
 

@@ -18,7 +18,11 @@ SELECT replace(:'c', ':5', ':4398046511105')::penstock.claim;
 SELECT penstock.claim_size(replace(:'c', ':5', ':4398046511104')::penstock.claim);
 SELECT :'c'::penstock.claim::text, :'c'::penstock.claim::json, :'c'::penstock.claim::jsonb;
 SELECT (:'c'::penstock.claim::jsonb)::penstock.claim = :'c'::penstock.claim, to_jsonb(:'c'::text)::penstock.claim = :'c'::penstock.claim;
+CREATE TYPE sent_ticket AS (c penstock.claim);
 SELECT '{"clam": 1}'::jsonb::penstock.claim;
+SELECT '{"clam": 1}'::penstock.claim;
+SELECT (json_populate_record(NULL::sent_ticket, json_build_object('c', :'c'::penstock.claim))).c = :'c'::penstock.claim
+  FROM (SELECT) s;
 SELECT '[1]'::jsonb::penstock.claim;
 SELECT '{"claim": 5}'::jsonb::penstock.claim;
 SELECT row_to_json(t) FROM (SELECT :'c'::penstock.claim AS ticket) t;
@@ -32,7 +36,7 @@ INSERT INTO sent VALUES (:'c');
 \copy sent FROM 'penstock_claim.bin' WITH (FORMAT binary)
 \! rm -f penstock_claim.bin
 SELECT c, count(*) FROM sent GROUP BY c;
-DROP TABLE sent;
+DROP TABLE sent; DROP TYPE sent_ticket;
 
 -- ---- in and out ----
 SELECT penstock.claim_store('hello') AS hello \gset

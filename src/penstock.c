@@ -12,6 +12,7 @@
 #include "claim/claim.h"
 #include "engine/engine.h"
 #include "pipe/pipe.h"
+#include "producer/producer.h"
 #include "queue/queue.h"
 #include "stream/stream.h"
 #include "stream/tail.h"
@@ -31,6 +32,7 @@ static void (*const modules[]) (void) =
 	penstock_version_init,
 	penstock_tail_init,
 	penstock_stream_init,
+	penstock_producer_init,
 	penstock_vector_init,
 	penstock_view_init,
 	penstock_claim_init,

@@ -23,11 +23,11 @@ CREATE MATERIALIZED VIEW penstock.pipe AS
          NULL::pg_catalog.regclass AS source, NULL::pg_catalog.text AS statements, NULL::"char" AS status,
          NULL::pg_catalog.text AS error, NULL::"char" AS on_error, NULL::integer AS batch_rows,
          NULL::bigint AS batch_bytes, NULL::integer AS batch_time, NULL::bigint AS dedup_window,
-         NULL::pg_catalog.text AS settings
+         NULL::pg_catalog.text AS dedup_key, NULL::pg_catalog.text AS settings
   WHERE false;
 CREATE UNIQUE INDEX pipe_pipe ON penstock.pipe (pipe);
 COMMENT ON MATERIALIZED VIEW penstock.pipe IS
-  'pipes of this database: status a (active), p (paused) or f (failed, with the error); on_error d (dead letter), s (stop) or k (skip); batch_time and dedup_window in ms';
+  'pipes of this database: status a (active), p (paused) or f (failed, with the error); on_error d (dead letter), s (stop) or k (skip); batch_time and dedup_window in ms; dedup_key: the column by which messages are recognised, null: by their id';
 
 CREATE MATERIALIZED VIEW penstock.source_position AS
   SELECT NULL::pg_catalog.oid AS pipe, NULL::pg_catalog.text AS partition, NULL::bigint AS "offset", NULL::bigint AS row
@@ -42,12 +42,22 @@ CREATE MATERIALIZED VIEW penstock.seen_message AS
 CREATE INDEX seen_message_id ON penstock.seen_message (pipe, hash);
 CREATE INDEX seen_message_at ON penstock.seen_message (pipe, seen_at);
 COMMENT ON MATERIALIZED VIEW penstock.seen_message IS
-  'message ids that pipes with a dedup_window have seen within it';
+  'message ids, or values of the dedup_key, that pipes with a dedup_window have seen within it';
+
+-- room in each page, so that a batch's update is a short one; names by byte
+CREATE MATERIALIZED VIEW penstock.producer WITH (fillfactor = 25) AS
+  SELECT NULL::pg_catalog.regclass AS stream, NULL::pg_catalog.text COLLATE pg_catalog."C" AS producer,
+         NULL::pg_catalog.regrole AS owner, NULL::bigint AS epoch, NULL::bigint AS sequence,
+         NULL::timestamptz AS epoch_at, NULL::timestamptz AS last_batch_at
+  WHERE false;
+CREATE UNIQUE INDEX producer_stream ON penstock.producer (stream, producer);
+COMMENT ON MATERIALIZED VIEW penstock.producer IS
+  'producers of this database: the newest epoch of each, when it began, and the sequence of the last batch accepted';
 
 -- an error may quote events: penstock.stat_view shows it to those who may see it
 GRANT SELECT (view, state, strategy, status, filenode, complete, settings) ON penstock.continuous_view TO PUBLIC;
-GRANT SELECT ON penstock.position, penstock.source_position TO PUBLIC;
-GRANT SELECT (pipe, name, owner, source, status, on_error, batch_rows, batch_bytes, batch_time, dedup_window) ON penstock.pipe TO PUBLIC;
+GRANT SELECT ON penstock.position, penstock.source_position, penstock.producer TO PUBLIC;
+GRANT SELECT (pipe, name, owner, source, status, on_error, batch_rows, batch_bytes, batch_time, dedup_window, dedup_key) ON penstock.pipe TO PUBLIC;
 
 -- An ordinary table: whoever reads a dead letter may also delete it.
 CREATE TABLE penstock.dead_letter (

@@ -43,6 +43,7 @@ enum
 	PIPE_BATCH_BYTES,
 	PIPE_BATCH_TIME,
 	PIPE_DEDUP_WINDOW,
+	PIPE_DEDUP_KEY,
 	PIPE_SETTINGS,
 	PIPE_NATTS = PIPE_SETTINGS
 };
@@ -121,6 +122,7 @@ write_pipe(const PenstockPipeRow *row, bool insert)
 	values[PIPE_BATCH_BYTES - 1] = Int64GetDatum(row->batch_bytes);
 	values[PIPE_BATCH_TIME - 1] = Int32GetDatum(row->batch_time);
 	values[PIPE_DEDUP_WINDOW - 1] = Int64GetDatum(row->dedup_window);
+	text_value(values, isnull, PIPE_DEDUP_KEY, row->dedup_key);
 	text_value(values, isnull, PIPE_SETTINGS, row->settings);
 
 	penstock_own_table_write("pipe", PIPE_NATTS, row->oid, values, isnull, insert);
@@ -153,6 +155,7 @@ read_pipe(HeapTuple tuple, TupleDesc desc)
 	row->batch_bytes = DatumGetInt64(values[PIPE_BATCH_BYTES - 1]);
 	row->batch_time = DatumGetInt32(values[PIPE_BATCH_TIME - 1]);
 	row->dedup_window = DatumGetInt64(values[PIPE_DEDUP_WINDOW - 1]);
+	row->dedup_key = read_text(values, isnull, PIPE_DEDUP_KEY);
 	row->settings = read_text(values, isnull, PIPE_SETTINGS);
 	return row;
 }
@@ -385,6 +388,12 @@ penstock_seen_add(Oid pipe, const char *id, int length, TimestampTz now)
 	}
 	table_close(table.rel, NoLock);
 	return !found;
+}
+
+void
+penstock_seen_clear(Oid pipe)
+{
+	delete_all("seen_message", SEEN_NATTS, pipe);
 }
 
 /*

@@ -40,6 +40,7 @@ typedef struct PenstockPipeRow
 	int64		batch_bytes;
 	int			batch_time;		/* ms */
 	int64		dedup_window;	/* ms, 0: none */
+	char	   *dedup_key;		/* column by which messages are recognised, NULL: by their id */
 	char	   *settings;		/* "name=value" lines: settings the statements run under */
 } PenstockPipeRow;
 
@@ -64,11 +65,12 @@ extern PenstockPlace *penstock_places_read(Oid pipe, int *n);
 extern void penstock_places_write(Oid pipe, const PenstockPlace *places, int n);
 
 /*
- * Remembers a message id, unless it is known; true: it is new.  Forgets ids that are older than "before" in
+ * Remembers a message id (or key), unless it is known; true: it is new.  Forgets ids that are older than "before" in
  * passing, a few with each call of the second.
  */
 extern bool penstock_seen_add(Oid pipe, const char *id, int length, TimestampTz now);
 extern void penstock_seen_forget(Oid pipe, TimestampTz before, int most);
+extern void penstock_seen_clear(Oid pipe);
 
 /* An event that could not be worked on. */
 typedef struct PenstockDeadLetter

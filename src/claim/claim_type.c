@@ -137,12 +137,17 @@ parse(const char *text)
 }
 
 /*
- * penstock_claim_in(cstring) → claim.  ERRCODE_INVALID_TEXT_REPRESENTATION.
+ * penstock_claim_in(cstring) → claim; also takes the JSON form, which is what a ticket in a JSON document is.
+ * ERRCODE_INVALID_TEXT_REPRESENTATION.
  */
 Datum
 penstock_claim_in(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_CLAIM(parse(PG_GETARG_CSTRING(0)));
+	char	   *text = PG_GETARG_CSTRING(0);
+
+	if (text[0] == '{')
+		PG_RETURN_DATUM(DirectFunctionCall1(penstock_claim_from_jsonb, DirectFunctionCall1(jsonb_in, CStringGetDatum(text))));
+	PG_RETURN_CLAIM(parse(text));
 }
 
 Datum

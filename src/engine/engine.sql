@@ -84,7 +84,7 @@ COMMENT ON VIEW penstock.stat_stream IS 'one row for each stream of this databas
 
 CREATE FUNCTION penstock.stat_reset() RETURNS void
   AS 'MODULE_PATHNAME', 'penstock_stat_reset' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION penstock.stat_reset() IS 'sets this database''s counters in stat_worker, stat_view and stat_stream to zero';
+COMMENT ON FUNCTION penstock.stat_reset() IS 'sets this database''s counters in stat_worker, stat_view, stat_stream and stat_producer to zero';
 REVOKE ALL ON FUNCTION penstock.stat_reset() FROM PUBLIC;
 
 GRANT SELECT ON penstock.stat_worker, penstock.stat_view, penstock.stat_stream TO PUBLIC;

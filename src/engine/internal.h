@@ -45,6 +45,7 @@ typedef struct EngineStream
 	TimestampTz retain_at;		/* when its oldest chunk will be due, 0: never, as things are */
 	int64		cost;			/* us that retention took last */
 	bool		force;			/* penstock.retention_force */
+	int64		producer_retention; /* us */
 	bool		blocked;		/* a chunk past its time waits for a view */
 	TimestampTz not_before;		/* after an error in upkeep */
 	int			pause;			/* ms */
@@ -108,6 +109,10 @@ extern void penstock_engine_report_error(ErrorData *error);
 extern void penstock_engine_watch_pipes(void);
 extern void penstock_engine_pipes(void);
 extern int	penstock_engine_pipe_positions(Oid stream, Datum **positions);
+/* producers.c */
+extern void penstock_engine_watch_producers(void);
+extern void penstock_engine_look_at_producers(void);
+extern TimestampTz penstock_engine_producers(Engine *engine);
 /* upkeep.c */
 extern List *penstock_engine_stream_oids(void);
 extern bool penstock_engine_upkeep(Engine *engine, TimestampTz *next_due);

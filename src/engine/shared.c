@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "engine/shared.h"
+#include "producer/producer.h"
 
 /* Entries beyond these still work; they have no statistics. */
 #define MAX_VIEW_STATS 2048
@@ -399,4 +400,5 @@ penstock_engine_forget_database(Oid dboid)
 	forget_stats(penstock_view_stats, dboid);
 	forget_stats(penstock_stream_stats, dboid);
 	LWLockRelease(penstock_engine->lock);
+	penstock_producer_stats_forget(dboid);
 }

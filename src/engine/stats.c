@@ -24,6 +24,7 @@
 #include "compat/compat.h"
 #include "engine/internal.h"
 #include "engine/shared.h"
+#include "producer/producer.h"
 
 PG_FUNCTION_INFO_V1(penstock_stat_worker_rows);
 PG_FUNCTION_INFO_V1(penstock_stat_view_rows);
@@ -298,5 +299,6 @@ penstock_stat_reset(PG_FUNCTION_ARGS)
 		database->last_error_at = 0;
 	}
 	LWLockRelease(penstock_engine->lock);
+	penstock_producer_stats_forget(MyDatabaseId);
 	PG_RETURN_VOID();
 }

@@ -1,6 +1,6 @@
 /*
  * upkeep.c
- *	  Between batches: merging of small chunks, and retention.
+ *	  Between batches: merging of small chunks, retention, producers that have expired.
  *
  * Small steps, each a transaction of its own, so that a batch never waits long.  An error here is
  * logged and the stream left alone for a while; batches go on.
@@ -137,6 +137,9 @@ read_streams(Engine *engine)
 				if (options.retention != stream->retention ||
 					options.retention_force != stream->force)
 					stream->retain_at = options.retention > 0 ? now : 0;
+				if (options.producer_retention != stream->producer_retention)
+					penstock_engine_look_at_producers();
+				stream->producer_retention = options.producer_retention;
 				stream->retention = options.retention;
 				stream->force = options.retention_force;
 			}
@@ -370,6 +373,7 @@ penstock_engine_upkeep(Engine *engine, TimestampTz *next_due)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	EngineStream *stream;
+	TimestampTz producers_due;
 	volatile Oid relid = InvalidOid;
 	volatile bool more = false;		/* of retention; merges come with new chunks */
 
@@ -403,8 +407,11 @@ penstock_engine_upkeep(Engine *engine, TimestampTz *next_due)
 	}
 	PG_END_TRY();
 
+	producers_due = penstock_engine_producers(engine);
 	if (due_stream(engine, now, next_due) != NULL)
 		more = true;			/* another one */
+	if (producers_due != 0 && (*next_due == 0 || producers_due < *next_due))
+		*next_due = producers_due;
 	if (engine->streams_stale)
 	{
 		TimestampTz reread = TimestampTzPlusMilliseconds(engine->streams_read_at, STREAMS_PAUSE);

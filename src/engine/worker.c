@@ -182,6 +182,7 @@ penstock_worker_main(Datum arg)
 	engine.streams_stale = true;
 	penstock_engine_watch_relations();
 	penstock_engine_watch_pipes();
+	penstock_engine_watch_producers();
 	penstock_tail_listen(MyDatabaseId, MyLatch);
 
 	PG_TRY();

@@ -23,6 +23,7 @@ typedef struct PenstockFormatColumn
 	FmgrInfo	input;			/* the type's input function, text to value */
 	Oid			input_param;
 	FmgrInfo	output;			/* and output */
+	bool		is_redeemed;	/* output gives what is to be written in the value's place, as text */
 	List	   *options;		/* of DefElem: the column's own options */
 } PenstockFormatColumn;
 

@@ -32,8 +32,8 @@ prepare_column(JsonColumn *column)
 		(column->base_kind >= PENSTOCK_VALUE_INT2 && column->base_kind <= PENSTOCK_VALUE_FLOAT8);
 
 	/* these need the server's conversion; types of extensions may have a cast to json, which that knows */
-	column->has_to_json = OidIsValid(get_element_type(base)) || type_is_rowtype(base) ||
-		(base >= FirstNormalObjectId && !type_is_enum(base));
+	column->has_to_json = !info->is_redeemed && (OidIsValid(get_element_type(base)) || type_is_rowtype(base) ||
+		(base >= FirstNormalObjectId && !type_is_enum(base)));
 	if (column->has_to_json)
 	{
 		List	   *args = list_make1(makeNullConst(info->type, info->typmod, InvalidOid));

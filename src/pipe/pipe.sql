@@ -3,16 +3,16 @@
 CREATE PROCEDURE penstock.create_pipe(name text, statements text, source regclass DEFAULT NULL,
     on_error text DEFAULT 'dead_letter', batch_rows integer DEFAULT 10000, batch_bytes bigint DEFAULT 16777216,
     batch_time interval DEFAULT '10 ms', dedup_window interval DEFAULT NULL, backfill boolean DEFAULT false,
-    active boolean DEFAULT true)
+    active boolean DEFAULT true, dedup_key text DEFAULT NULL)
   AS 'MODULE_PATHNAME', 'penstock_create_pipe' LANGUAGE C;
-COMMENT ON PROCEDURE penstock.create_pipe(text, text, regclass, text, integer, bigint, interval, interval, boolean, boolean) IS
+COMMENT ON PROCEDURE penstock.create_pipe(text, text, regclass, text, integer, bigint, interval, interval, boolean, boolean, text) IS
   'makes a pipe: runs the statements over each batch of events of one queue or stream, as the user who makes it; each event exactly once';
 
 CREATE PROCEDURE penstock.alter_pipe(name text, statements text DEFAULT NULL, on_error text DEFAULT NULL,
     batch_rows integer DEFAULT NULL, batch_bytes bigint DEFAULT NULL, batch_time interval DEFAULT NULL,
-    dedup_window interval DEFAULT NULL, rename_to text DEFAULT NULL)
+    dedup_window interval DEFAULT NULL, rename_to text DEFAULT NULL, dedup_key text DEFAULT NULL)
   AS 'MODULE_PATHNAME', 'penstock_alter_pipe' LANGUAGE C;
-COMMENT ON PROCEDURE penstock.alter_pipe(text, text, text, integer, bigint, interval, interval, text) IS
+COMMENT ON PROCEDURE penstock.alter_pipe(text, text, text, integer, bigint, interval, interval, text, text) IS
   'changes what is not null of a pipe; it goes on from its position';
 
 CREATE PROCEDURE penstock.drop_pipe(name text, if_exists boolean DEFAULT false)

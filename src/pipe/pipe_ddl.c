@@ -127,6 +127,34 @@ batch_arguments(FunctionCallInfo fcinfo, int i, PenstockPipeRow *row)
 				 errmsg("batch_time must not be longer than an hour")));
 }
 
+/* "" takes a key away. */
+static char *
+key_argument(FunctionCallInfo fcinfo, int i)
+{
+	char	   *key = text_argument(fcinfo, i);
+
+	return key != NULL && key[0] != '\0' ? key : NULL;
+}
+
+/* A dedup_key is a column of the queue, and needs a window. */
+static void
+check_dedup_key(const PenstockPipeRow *row)
+{
+	if (row->dedup_key == NULL)
+		return;
+	if (penstock_queue_connector(row->source) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dedup_key is for queues"),
+				 errdetail("\"%s\" is a stream: each event comes once.", get_rel_name(row->source))));
+	if (row->dedup_window == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("dedup_key needs a dedup_window"),
+				 errhint("dedup_window says for how long the values of the key are remembered.")));
+	(void) penstock_pipe_dedup_column(row);
+}
+
 static void
 check_name(const char *name)
 {
@@ -223,7 +251,7 @@ refuse_in_recovery(const char *what)
 /* ---- statements ---- */
 
 /*
- * penstock.create_pipe(name, statements, source, on_error, batch_rows, batch_bytes, batch_time, dedup_window, backfill, active): see
+ * penstock.create_pipe(name, statements, source, on_error, batch_rows, batch_bytes, batch_time, dedup_window, backfill, active, dedup_key): see
  * docs/pipes.md.
  */
 Datum
@@ -263,6 +291,8 @@ penstock_create_pipe(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("backfill is for streams"),
 				 errhint("Where a queue is read from first is an option of its foreign table.")));
+	row.dedup_key = key_argument(fcinfo, 10);
+	check_dedup_key(&row);
 	/* what is wrong with its options is said now, and not by the worker */
 	if (connector != NULL)
 		(void) penstock_queue_open(row.source, row.owner, NULL);
@@ -275,7 +305,8 @@ penstock_create_pipe(PG_FUNCTION_ARGS)
 }
 
 /*
- * penstock.alter_pipe(name, statements, on_error, batch_rows, batch_bytes, batch_time, dedup_window, rename_to): changes what is not null.
+ * penstock.alter_pipe(name, statements, on_error, batch_rows, batch_bytes, batch_time, dedup_window, rename_to, dedup_key): changes
+ * what is not null.
  */
 Datum
 penstock_alter_pipe(PG_FUNCTION_ARGS)
@@ -299,6 +330,13 @@ penstock_alter_pipe(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(2))
 		row->on_error = on_error_argument(text_argument(fcinfo, 2));
 	batch_arguments(fcinfo, 3, row);
+	if (!PG_ARGISNULL(8))
+	{
+		row->dedup_key = key_argument(fcinfo, 8);
+		/* what was remembered is of another kind */
+		penstock_seen_clear(row->oid);
+	}
+	check_dedup_key(row);
 	if (new_name != NULL && strcmp(new_name, name) != 0)
 	{
 		check_name(new_name);

@@ -136,6 +136,13 @@ extern void penstock_pipe_queue_acknowledge(PenstockPipe *pipe);
 extern void penstock_pipe_queue_drop(PenstockPipe *pipe);
 extern void penstock_pipe_queue_redrive(PenstockPipe *pipe, PenstockPipeBatch *batch, List *letters);
 
+/* pipe_dedup.c */
+/* The column that dedup_key names; ERRCODE_UNDEFINED_COLUMN, with those that it may name. */
+extern AttrNumber penstock_pipe_dedup_column(const PenstockPipeRow *row);
+/* Leaves rows of the batch out whose messages were seen before, and remembers the others; returns how many. */
+extern int	penstock_pipe_leave_known_out(PenstockPipe *pipe, PenstockPipeBatch *batch, Relation rel,
+										  const PenstockMessage *messages);
+
 /* pipe_stream.c */
 extern PenstockStep penstock_pipe_stream_step(PenstockPipe *pipe);
 extern void penstock_pipe_stream_redrive(PenstockPipe *pipe, PenstockPipeBatch *batch, List *letters);

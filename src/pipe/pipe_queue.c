@@ -37,8 +37,6 @@
 #define MAX_UNDECODED 16
 /* How often (ms) a source with offsets is told how far its events are safe. */
 #define ACKNOWLEDGE_PAUSE 200
-/* Known message ids that are forgotten with each batch, at most, for each that is new. */
-#define FORGET_FACTOR 2
 
 /*
  * penstock_pipe_queue_close closes the consumer; what was not acknowledged will come again.
@@ -322,32 +320,6 @@ decode_all(PenstockPipe *pipe, PenstockPipeBatch *batch, Relation rel, PenstockM
 		i = decode_from(pipe, batch, decoder, messages, i);
 }
 
-/* Leaves messages out that were seen before; returns how many. */
-static int
-leave_known_out(PenstockPipe *pipe, PenstockPipeBatch *batch, PenstockMessage *messages)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int			known = 0;
-	int			added = 0;
-
-	if (pipe->row->dedup_window == 0)
-		return 0;
-	for (int i = 0; i < batch->nrows; i++)
-	{
-		if (messages[i].id == NULL)
-			continue;
-		if (penstock_seen_add(pipe->oid, messages[i].id, messages[i].id_length, now))
-			added++;
-		else
-		{
-			batch->rows[i].left_out = true;
-			known++;
-		}
-	}
-	penstock_seen_forget(pipe->oid, TimestampTzPlusMilliseconds(now, -pipe->row->dedup_window), FORGET_FACTOR * added + 100);
-	return known;
-}
-
 static void
 init_batch(PenstockPipe *pipe, PenstockPipeBatch *batch, const PenstockMessage *messages, int nrows)
 {
@@ -386,8 +358,11 @@ apply(PenstockPipe *pipe)
 	else
 		ForceSyncCommit();
 	rel = table_open(pipe->row->source, AccessShareLock);
-	known = leave_known_out(pipe, &batch, messages);
+	/* a message's id is known before it is decoded, a key after that */
+	known = pipe->row->dedup_key == NULL ? penstock_pipe_leave_known_out(pipe, &batch, rel, messages) : 0;
 	decode_all(pipe, &batch, rel, messages);
+	if (pipe->row->dedup_key != NULL)
+		known = penstock_pipe_leave_known_out(pipe, &batch, rel, messages);
 	penstock_pipe_run(&batch);
 	PENSTOCK_STOP_POINT(pipe_after_run);
 	if (pipe->connector->has_offsets)

@@ -254,9 +254,9 @@ fingerprint_of(const PenstockPipeRow *row)
 	ListCell   *lc;
 
 	initStringInfo(&text);
-	appendStringInfo(&text, "%s\n%u\n%u\n%s\n%c%c\n%d\n%lld\n%d\n%lld\n%s\n", row->name, row->owner, row->source, row->statements,
+	appendStringInfo(&text, "%s\n%u\n%u\n%s\n%c%c\n%d\n%lld\n%d\n%lld\n%s\n%s\n", row->name, row->owner, row->source, row->statements,
 					 (char) row->status, (char) row->on_error, row->batch_rows, (long long) row->batch_bytes,
-					 row->batch_time, (long long) row->dedup_window, row->settings ? row->settings : "");
+					 row->batch_time, (long long) row->dedup_window, row->dedup_key ? row->dedup_key : "", row->settings ? row->settings : "");
 	if (penstock_queue_connector(row->source) != NULL)
 		foreach(lc, penstock_queue_open(row->source, row->owner, NULL)->options)
 			appendStringInfo(&text, "%s=%s\n", lfirst_node(DefElem, lc)->defname, defGetString(lfirst_node(DefElem, lc)));

@@ -122,6 +122,7 @@ penstock_queue_columns(Relation rel, const PenstockQueue *queue)
 		ListCell   *lc;
 
 		column->kind = PENSTOCK_COLUMN_UNUSED;
+		column->threshold = -1;
 		if (att->attisdropped || att->attgenerated)
 			continue;
 		options = GetForeignColumnOptions(RelationGetRelid(rel), att->attnum);
@@ -134,6 +135,8 @@ penstock_queue_columns(Relation rel, const PenstockQueue *queue)
 			if (strcmp(option->defname, "metadata") == 0)
 				(void) penstock_metadata_kind(queue->connector, defGetString(option), &column->kind, &column->name);
 		}
+		penstock_queue_claim_column(column);
+		result->claims = result->claims || column->threshold >= 0;
 		switch (column->kind)
 		{
 			case PENSTOCK_COLUMN_PAYLOAD:

@@ -272,6 +272,7 @@ penstock_decoder_row(PenstockDecoder *decoder, PenstockConsumer *consumer, const
 					 PenstockGivenRow *row)
 {
 	int			natts = decoder->desc->natts;
+	bool		checked_in = penstock_queue_check_in(decoder->columns, message);
 
 	penstock_format_set_column(NULL);
 	row->left_out = false;
@@ -286,6 +287,16 @@ penstock_decoder_row(PenstockDecoder *decoder, PenstockConsumer *consumer, const
 		if (column->kind == PENSTOCK_COLUMN_PAYLOAD || column->kind == PENSTOCK_COLUMN_UNUSED)
 			continue;
 		penstock_format_set_column(column->info.name);
+		if (column->kind == PENSTOCK_COLUMN_RAW && (column->threshold >= 0 || checked_in))
+		{
+			/* a payload is in the ticket's column or in the others */
+			if (column->threshold >= 0 && message->payload != NULL && message->length >= column->threshold)
+			{
+				row->values[i] = penstock_queue_claim(message);
+				row->isnull[i] = false;
+			}
+			continue;
+		}
 		put_column(decoder, column, message, row);
 	}
 	penstock_format_set_column(NULL);

@@ -11,6 +11,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "claim/claim.h"
 #include "compat/compat.h"
 #include "queue/queue_internal.h"
 
@@ -54,6 +55,13 @@ bytes_of(PenstockEncoder *encoder, PenstockQueueColumn *column, Datum value, int
 
 		*length = VARSIZE_ANY_EXHDR(bytes);
 		return VARDATA_ANY(bytes);
+	}
+	if (column->redeem)
+	{
+		bytea	   *payload = penstock_claim_fetch(DatumGetClaim(value));
+
+		*length = VARSIZE(payload) - VARHDRSZ;
+		return VARDATA(payload);
 	}
 	text = OutputFunctionCall(&column->info.output, value);
 	converted = pg_server_to_any(text, strlen(text), encoder->columns->info.encoding);

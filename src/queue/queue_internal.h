@@ -47,6 +47,8 @@ typedef struct PenstockQueueColumn
 	PenstockColumnKind kind;
 	const char *name;			/* of the header or property */
 	PenstockFormatColumn info;
+	int			threshold;		/* payloads of so many bytes are checked in here; -1: none */
+	bool		redeem;			/* is sent as the payload that the ticket stands for */
 } PenstockQueueColumn;
 
 typedef struct PenstockQueueColumns
@@ -55,6 +57,7 @@ typedef struct PenstockQueueColumns
 	int			natts;
 	const PenstockFormat *format;
 	PenstockFormatInfo info;	/* the payload's columns */
+	bool		claims;			/* some column checks payloads in */
 } PenstockQueueColumns;
 
 /* What each column of a queue is, in the current context; checks what only the whole table can tell. */
@@ -62,6 +65,12 @@ extern PenstockQueueColumns *penstock_queue_columns(Relation rel, const Penstock
 /* Is this a name that OPTIONS (metadata ...) may have?  *name: what follows a prefix. */
 extern bool penstock_metadata_kind(const PenstockConnector *connector, const char *metadata,
 								   PenstockColumnKind *kind, const char **name);
+
+/* ---- queue_claims.c ---- */
+
+extern void penstock_queue_claim_column(PenstockQueueColumn *column);
+extern bool penstock_queue_check_in(const PenstockQueueColumns *columns, const PenstockMessage *message);
+extern Datum penstock_queue_claim(const PenstockMessage *message);
 
 /* ---- queue_scan.c, queue_modify.c ---- */
 

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "access/htup_details.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_foreign_data_wrapper.h"
@@ -37,6 +39,10 @@ static const PenstockConnectorOption common_options[] = {
 		.description = "how long a commit waits for the broker to take what was written"},
 	{.name = "metadata", .places = PENSTOCK_ON_COLUMN, .type = PENSTOCK_OPTION_TEXT,
 		.description = "the column is not part of the payload, but this of the message"},
+	{.name = "claim_threshold", .places = PENSTOCK_ON_COLUMN, .type = PENSTOCK_OPTION_SIZE, .min = 0, .max = INT_MAX,
+		.description = "of a column of type penstock.claim: payloads of this size and more are checked in, and the column has the ticket"},
+	{.name = "redeem", .places = PENSTOCK_ON_COLUMN, .type = PENSTOCK_OPTION_BOOL,
+		.description = "of a column of type penstock.claim: the payload is sent instead of the ticket"},
 	{.name = NULL}
 };
 

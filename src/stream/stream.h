@@ -129,7 +129,11 @@ typedef struct PenstockStreamOptions
 	int64		retention;			/* microseconds, 0: keep for ever */
 	bool		retention_force;
 	int64		watermark_delay;	/* microseconds */
+	int64		producer_retention; /* microseconds */
 } PenstockStreamOptions;
+
+/* penstock.producer_retention where it is not given: 7 days */
+#define PENSTOCK_PRODUCER_RETENTION (7 * USECS_PER_DAY)
 
 extern void penstock_stream_options(Relation rel, PenstockStreamOptions *options);
 

@@ -1,6 +1,6 @@
 /*
  * stream_options.c
- *	  Options of a stream: event time, retention, watermark.
+ *	  Options of a stream: event time, retention, watermark, producers.
  */
 #include "postgres.h"
 
@@ -103,12 +103,24 @@ check_watermark_delay(Relation rel, const char *value)
 				 errmsg("penstock.watermark_delay must not be negative")));
 }
 
+static void
+check_producer_retention(Relation rel, const char *value)
+{
+	if (parse_interval(value) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("penstock.producer_retention must be a positive interval")));
+	penstock_engine_notify_at_commit();
+}
+
 static const PenstockOption stream_options[] = {
 	{"stream", "event_time", check_event_time, "column that holds the time of the event"},
 	{"stream", "retention", check_retention, "events older than this are removed"},
 	{"stream", "retention_force", check_retention_force,
 	"remove events past their time even if a consumer has not read them"},
 	{"stream", "watermark_delay", check_watermark_delay, "how late events may come"},
+	{"stream", "producer_retention", check_producer_retention,
+	"a producer without a batch for so long is forgotten"},
 };
 
 /*
@@ -138,6 +150,9 @@ penstock_stream_options(Relation rel, PenstockStreamOptions *options)
 		parse_bool(value, &options->retention_force);
 	if ((value = penstock_options_get(rel, "watermark_delay")) != NULL)
 		options->watermark_delay = parse_interval(value);
+	options->producer_retention = PENSTOCK_PRODUCER_RETENTION;
+	if ((value = penstock_options_get(rel, "producer_retention")) != NULL)
+		options->producer_retention = parse_interval(value);
 }
 
 /* ---- columns come and go ---- */

@@ -17,5 +17,11 @@
 #define ERRCODE_PENSTOCK_STOPPED			MAKE_SQLSTATE('P','S','0','0','3')
 /* PS004: the library does not belong to the installed SQL */
 #define ERRCODE_PENSTOCK_VERSION			MAKE_SQLSTATE('P','S','0','0','4')
+/* PS011: a producer of an older epoch */
+#define ERRCODE_PENSTOCK_FENCED				MAKE_SQLSTATE('P','S','0','1','1')
+/* PS012: a producer's batch leaves out batches before it */
+#define ERRCODE_PENSTOCK_SEQUENCE_GAP		MAKE_SQLSTATE('P','S','0','1','2')
+/* PS013: the producer was never made, or has expired */
+#define ERRCODE_PENSTOCK_UNKNOWN_PRODUCER	MAKE_SQLSTATE('P','S','0','1','3')
 
 #endif							/* PENSTOCK_ERRORS_H */

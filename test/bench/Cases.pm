@@ -27,6 +27,7 @@ sub all
 		[ 'disk', 'disk and WAL', \&disk ],
 		[ 'scan', 'scans', \&scan ],
 		[ 'insert', '1-row transactions, 8 clients', \&insert ],
+		[ 'producer', 'the same with begin_produce', \&producer ],
 		[ 'backlog', 'backlog through one view', \&backlog ],
 		[ 'visible', 'COPY until visible in a view', \&visible ],
 		[ 'visible_four', 'the same with four views', \&visible_four ],
@@ -156,6 +157,32 @@ sub insert
 	};
 	my ($ratio, $stream, $heap) = $self->paired($tps->('t'), $tps->('keyed'));
 	return [ 'tps, stream with one view / heap with primary key', $ratio, '>= 0.95', sprintf('stream %.0f, heap %.0f', $stream->[0], $heap->[0]) ];
+}
+
+# Batches of one row, each asked for by a producer of its client, beside the same insert without the question.
+sub producer
+{
+	my ($self) = @_;
+	my %scripts = (
+		plain => "INSERT INTO t VALUES (now(), :n, 'https://example.com/page/1', :n / 7.0, 200);\n",
+		asked => "INSERT INTO t SELECT now(), :n, 'https://example.com/page/1', :n / 7.0, 200 WHERE (SELECT penstock.begin_produce('t', 'client ' || :client_id, :n));\n");
+	for my $name (keys %scripts)
+	{
+		open(my $out, '>', "$self->{server}{scratch}/producer_$name.sql") or die $!;
+		print $out "\\set n :n + 1\n$scripts{$name}";
+		close $out;
+	}
+	my $tps = sub {
+		my ($name) = @_;
+		return sub {
+			$self->create('t', 'USING stream');
+			$self->{db}->must("SELECT penstock.new_producer('t', 'client ' || i) FROM generate_series(0, 7) i; CHECKPOINT");
+			my ($tps) = $self->{server}->pgbench("-M prepared -c 8 -j 2 -T $self->{o}{seconds} -D n=0 -f $self->{server}{scratch}/producer_$name.sql") =~ /tps = ([\d.]+)/;
+			return $tps;
+		};
+	};
+	my ($ratio, $asked, $plain) = $self->paired($tps->('asked'), $tps->('plain'));
+	return [ 'tps, 1-row inserts with begin_produce / without', $ratio, '>= 0.85', sprintf('with %.0f, without %.0f', $asked->[0], $plain->[0]) ];
 }
 
 # ---- reading
