@@ -118,19 +118,17 @@ run(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int
 static void
 mark(void)
 {
-	Oid			types[1] = {TIMESTAMPTZOID};
-	Datum		values[1] = {TimestampTzGetDatum(GetCurrentTimestamp())};
-
-	run(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = $1 FROM"
+	/* (a time after that of the snapshot, see oldest_start) */
+	run(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
 				 " (SELECT o.ctid FROM penstock.claim_object AS o WHERE o.unheld_since IS NULL AND %s FOR NO KEY UPDATE OF o SKIP LOCKED) AS n"
-				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", unheld()), 1, types, values, false, SPI_OK_UPDATE);
+				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", unheld()), 0, NULL, NULL, false, SPI_OK_UPDATE);
 }
 
 /*
  * A row that says it may be a duplicate, and that this transaction has locked: removed if there is another one, which is locked, too, so that no
  * other collector removes that, and takes over what this one was promised; else it is none if nobody is about to make it one.
  */
-static void
+static bool
 merge_duplicate(const Datum *row, const bool *row_null)
 {
 	Oid			types[4] = {TIDOID, penstock_claim_type(), TIMESTAMPTZOID, TIMESTAMPTZOID};
@@ -142,8 +140,9 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	ItemPointerData tid;
 	bool		isnull;
 
-	run("SELECT p.ctid FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) $2 AND p.ctid OPERATOR(pg_catalog.<>) $1"
-		" LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED", 2, types, values, false, SPI_OK_SELECT);
+	/* (none if this one was changed when others were removed) */
+	run("SELECT p.ctid FROM penstock.claim_object AS o, penstock.claim_object AS p WHERE o.ctid OPERATOR(pg_catalog.=) $1"
+		" AND p.claim OPERATOR(pg_catalog.=) $2 AND p.ctid OPERATOR(pg_catalog.<>) $1 LIMIT 1 FOR NO KEY UPDATE OF p SKIP LOCKED", 2, types, values, false, SPI_OK_SELECT);
 	other = SPI_processed > 0;
 	if (other)
 		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -159,7 +158,9 @@ merge_duplicate(const Datum *row, const bool *row_null)
 		if (SPI_execute_with_args("UPDATE penstock.claim_object AS p SET"
 								  " expires_at = CASE WHEN p.expires_at IS NOT NULL AND $3 IS NOT NULL THEN greatest(p.expires_at, $3) END,"
 								  " unheld_since = CASE WHEN p.unheld_since IS NOT NULL AND $4 IS NOT NULL THEN greatest(p.unheld_since, $4) END"
-								  " WHERE p.ctid OPERATOR(pg_catalog.=) $1 AND p.claim OPERATOR(pg_catalog.=) $2",
+								  " WHERE p.ctid OPERATOR(pg_catalog.=) $1 AND p.claim OPERATOR(pg_catalog.=) $2 AND"
+								  " (p.expires_at OPERATOR(pg_catalog.<) $3 OR (p.expires_at IS NOT NULL AND $3 IS NULL) OR"
+								  " p.unheld_since OPERATOR(pg_catalog.<) $4 OR (p.unheld_since IS NOT NULL AND $4 IS NULL))",
 								  4, types, values, nulls, false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "a duplicate could not be removed");
 	}
@@ -170,14 +171,16 @@ merge_duplicate(const Datum *row, const bool *row_null)
 			1, types, values, false, SPI_OK_UPDATE);
 	if (quiet)
 		penstock_claim_end_quiet(claim);
+	return other;
 }
 
-/* Puts together what was written twice. */
-static void
-merge_duplicates(void)
+/* Puts together what was written twice.  Returns true if anything was. */
+static bool
+merge_pass(void)
 {
 	SPITupleTable *rows;
 	uint64		n;
+	bool		any = false;
 
 	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since FROM penstock.claim_object AS o WHERE o.duplicate FOR UPDATE SKIP LOCKED",
 		0, NULL, NULL, false, SPI_OK_SELECT);
@@ -191,9 +194,18 @@ merge_duplicates(void)
 		for (int j = 0; j < lengthof(values); j++)
 			values[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
 		PENSTOCK_STOP_POINT(claim_before_merge);
-		merge_duplicate(values, isnull);
+		if (merge_duplicate(values, isnull))
+			any = true;
 		CHECK_FOR_INTERRUPTS();
 	}
+	return any;
+}
+
+static void
+merge_duplicates(void)
+{
+	while (merge_pass())
+		CommandCounterIncrement();
 }
 
 static int
@@ -229,11 +241,27 @@ find_held(Datum *claims, int n, int *nheld)
 }
 
 /*
- * The oldest transaction that may still hold something from when it was visible: copies of tickets, not yet committed, of rows that have been
- * deleted since.  What was marked later than that stays; vacuum could not give its pages back anyhow.
+ * An open transaction may have copied a ticket from a row that has been deleted since, so what was marked after it began stays.  There are two
+ * looks at it: by its start, as a stream's writer has no transaction number before it commits, and by numbers and snapshots, which are of
+ * prepared transactions, too.  Vacuum could not give back the pages of what is removed earlier anyhow.
  */
+static TimestampTz
+oldest_start(void)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		values[1] = {ObjectIdGetDatum(MyDatabaseId)};
+	Datum		start;
+	bool		isnull;
+
+	run("SELECT pg_catalog.min(a.xact_start) FROM pg_catalog.pg_stat_get_activity(NULL) AS a WHERE a.datid OPERATOR(pg_catalog.=) $1"
+		" AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND a.backend_type OPERATOR(pg_catalog.<>) 'autovacuum worker'",
+		1, types, values, false, SPI_OK_SELECT);
+	start = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? PG_INT64_MAX : DatumGetTimestampTz(start);
+}
+
 static TransactionId
-horizon(void)
+oldest_number(void)
 {
 	Relation	rel = table_open(penstock_own_table_oid("claim_object"), AccessShareLock);
 	TransactionId oldest = GetOldestNonRemovableTransactionId(rel);
@@ -247,7 +275,8 @@ static bool
 collect_step(TimestampTz before, bool at_once, Collected *collected)
 {
 	Oid			types[4] = {TIMESTAMPTZOID, INT4OID, BOOLOID, XIDOID};
-	Datum		values[4] = {TimestampTzGetDatum(before), Int32GetDatum(STEP), BoolGetDatum(at_once), TransactionIdGetDatum(horizon())};
+	Datum		values[4] = {TimestampTzGetDatum(at_once ? before : Min(before, oldest_start() - 1)), Int32GetDatum(STEP), BoolGetDatum(at_once),
+	TransactionIdGetDatum(oldest_number())};
 	SPITupleTable *rows;
 	int			n;
 	Datum	   *claims;

@@ -252,7 +252,10 @@ penstock_claim_object_reuse(ClaimObject *object, TimestampTz expires_at)
 
 	tuple.t_self = object->tid;
 	result = heap_lock_tuple(rel, &tuple, GetCurrentCommandId(true), change ? LockTupleNoKeyExclusive : LockTupleKeyShare, LockWaitSkip,
-							 true, &buffer, &failure);
+							 false, &buffer, &failure);
+	/* the collector is marking it, and may be about to remove the newer row; to lock that would be to wait for it */
+	if (result == TM_Ok && !HEAP_XMAX_IS_LOCKED_ONLY(tuple.t_data->t_infomask))
+		result = TM_BeingModified;
 	ReleaseBuffer(buffer);
 	if (result == TM_Ok && change)
 	{

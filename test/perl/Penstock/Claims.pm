@@ -93,7 +93,7 @@ sub check_claims
 	my $all = q{coalesce(string_agg(claim::text, ',' ORDER BY claim::text COLLATE "C"), '')};
 	Test::More::ok($node->poll_query_until($database, "SELECT penstock.claim_collect(grace => '0') IS NULL OR
 		(SELECT $all FROM penstock.claim_object) = '$want'", 't'), "$what: nothing else is left after a collection")
-		or Test::More::diag($node->safe_psql($database, "SELECT $all FROM penstock.claim_object"), "\ninstead of $want");
+		or Test::More::diag($node->safe_psql($database, 'SELECT * FROM penstock.claim_object'), "\ninstead of $want");
 	Test::More::is($node->safe_psql($database, leftovers()), '', "$what: large objects are those of claims");
 	return scalar @held;
 }
