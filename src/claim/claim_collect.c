@@ -33,6 +33,7 @@
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -50,8 +51,12 @@ PG_FUNCTION_INFO_V1(penstock_claim_missing);
 
 /* Objects that one step looks for and removes at most. */
 #define STEP 10000
+/* Rows that may be duplicates, looked at at once. */
+#define MERGE_STEP 100000
 /* A pass may take one part in so many of the time. */
 #define SHARE 20
+/* (many short queries, that are not worth compiling) */
+#define COLLECTOR_SETTINGS "row_security=off\njit=off"
 
 typedef struct Collected
 {
@@ -112,6 +117,17 @@ run(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int
 		elog(ERROR, "\"%s\" returned %d", query, result);
 }
 
+/* All objects are looked for in all columns: with estimates as they are before an ANALYZE, a nested loop might never end. */
+static void
+run_over_all(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int expected)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	run(query, nargs, types, values, read_only, expected);
+	AtEOXact_GUC(true, level);
+}
+
 /* ---- steps ---- */
 
 /* Marks what no column holds. */
@@ -119,14 +135,14 @@ static void
 mark(void)
 {
 	/* (a time after that of the snapshot, see oldest_start) */
-	run(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
+	run_over_all(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
 				 " (SELECT o.ctid FROM penstock.claim_object AS o WHERE o.unheld_since IS NULL AND %s FOR NO KEY UPDATE OF o SKIP LOCKED) AS n"
 				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", unheld()), 0, NULL, NULL, false, SPI_OK_UPDATE);
 }
 
 /*
- * A row that says it may be a duplicate, and that this transaction has locked: removed if there is another one, which is locked, too, so that no
- * other collector removes that, and takes over what this one was promised; else it is none if nobody is about to make it one.
+ * A row that may be a duplicate, and that this transaction has locked, is removed if there is another one, which is locked, too, so that no other
+ * collector removes that, and takes over what this one was promised.
  */
 static bool
 merge_duplicate(const Datum *row, const bool *row_null)
@@ -134,8 +150,6 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	Oid			types[4] = {TIDOID, penstock_claim_type(), TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[4] = {row[0], row[1], row[3], row[4]};
 	char		nulls[5] = {' ', ' ', row_null[3] ? 'n' : ' ', row_null[4] ? 'n' : ' ', '\0'};
-	const PenstockClaim *claim = DatumGetClaim(row[1]);
-	bool		quiet = penstock_claim_begin_quiet(claim);
 	bool		other;
 	ItemPointerData tid;
 	bool		isnull;
@@ -164,37 +178,60 @@ merge_duplicate(const Datum *row, const bool *row_null)
 								  4, types, values, nulls, false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "a duplicate could not be removed");
 	}
-	else if (quiet)
-		/* another one may be there that somebody else has locked: next time */
-		run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM"
-			" penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)",
-			1, types, values, false, SPI_OK_UPDATE);
-	if (quiet)
-		penstock_claim_end_quiet(claim);
 	return other;
 }
 
-/* Puts together what was written twice.  Returns true if anything was. */
+#define ANOTHER "EXISTS (SELECT FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)"
+
+/*
+ * Puts together what was written twice.  Returns true if anything was.  Of the rows that may be duplicates, those are none that nobody else
+ * is writing the payload of, and that are, by a snapshot taken after that was seen, alone.
+ */
 static bool
 merge_pass(void)
 {
+	Oid			types[1] = {TIDARRAYOID};
+	Datum		values[1];
 	SPITupleTable *rows;
-	uint64		n;
+	Datum	   *all;
+	Datum	   *quiet;
+	int			n;
+	int			nquiet = 0;
 	bool		any = false;
 
-	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since FROM penstock.claim_object AS o WHERE o.duplicate FOR UPDATE SKIP LOCKED",
+	run(psprintf("SELECT o.ctid, o.claim FROM penstock.claim_object AS o WHERE o.duplicate LIMIT %d FOR UPDATE SKIP LOCKED", MERGE_STEP),
 		0, NULL, NULL, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
+	if (n == 0)
+		return false;
+	PENSTOCK_STOP_POINT(claim_before_merge);
+	all = palloc(n * sizeof(Datum));
+	quiet = palloc(n * sizeof(Datum));
+	for (int i = 0; i < n; i++)
 	{
-		Datum		values[5];
+		bool		isnull;
+
+		all[i] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
+		if (penstock_claim_is_quiet(DatumGetClaim(SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &isnull))))
+			quiet[nquiet++] = all[i];
+	}
+	values[0] = PointerGetDatum(construct_array(quiet, nquiet, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND NOT " ANOTHER, 1, types, values,
+		false, SPI_OK_UPDATE);
+	values[0] = PointerGetDatum(construct_array(all, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since FROM penstock.claim_object AS o"
+		" WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND o.duplicate AND " ANOTHER, 1, types, values, false, SPI_OK_SELECT);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (int i = 0; i < n; i++)
+	{
+		Datum		row[5];
 		bool		isnull[5];
 
-		for (int j = 0; j < lengthof(values); j++)
-			values[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
-		PENSTOCK_STOP_POINT(claim_before_merge);
-		if (merge_duplicate(values, isnull))
+		for (int j = 0; j < lengthof(row); j++)
+			row[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
+		if (merge_duplicate(row, isnull))
 			any = true;
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -413,7 +450,7 @@ penstock_claim_collect(PG_FUNCTION_ARGS)
 		elog(ERROR, "penstock.claim_collect() has other columns than expected");
 	if (!dry_run)
 		PreventCommandIfReadOnly("penstock.claim_collect()");
-	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off");
+	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (dry_run)
@@ -447,7 +484,7 @@ penstock_claim_missing(PG_FUNCTION_ARGS)
 	char	   *all;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off");
+	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	all = holders(false);
@@ -516,7 +553,7 @@ penstock_claim_upkeep(TimestampTz *due)
 		if (has_objects())
 		{
 			/* DDL goes first */
-			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off\nlock_timeout=1s");
+			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS "\nlock_timeout=1s");
 			if (SPI_connect() != SPI_OK_CONNECT)
 				elog(ERROR, "SPI_connect failed");
 			if (!marked)
