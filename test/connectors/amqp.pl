@@ -361,7 +361,7 @@ my $page = slurp_file("$FindBin::RealBin/../../docs/amqp.md");
 my $lines = sql(q{
 	SELECT '| `' || option || '` | ' || place || ' | ' || allowed || ' | ' || coalesce(nullif('`' || "default" || '`', '``'), '')
 		|| ' | ' || description || CASE WHEN superuser THEN ' (superusers only)' ELSE '' END || ' |'
-	FROM penstock.connector_options('amqp') WHERE option NOT IN ('format', 'encoding', 'flush_timeout')});
+	FROM penstock.connector_options('amqp') WHERE option NOT IN ('format', 'encoding', 'flush_timeout', 'claim_threshold', 'redeem')});
 is(join("\n", grep { index($page, $_) < 0 } split /\n/, $lines), '', 'docs/amqp.md has the options as they are');
 
 # ---- secrets ----

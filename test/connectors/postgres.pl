@@ -317,7 +317,7 @@ my $page = slurp_file("$FindBin::RealBin/../../docs/postgres.md");
 my $lines = down(q{
 	SELECT '| `' || option || '` | ' || place || ' | ' || allowed || ' | ' || coalesce(nullif('`' || "default" || '`', '``'), '')
 		|| ' | ' || description || CASE WHEN superuser THEN ' (superusers only)' ELSE '' END || ' |'
-	FROM penstock.connector_options('postgres_changes') WHERE option NOT IN ('format', 'encoding', 'flush_timeout', 'metadata')});
+	FROM penstock.connector_options('postgres_changes') WHERE option NOT IN ('format', 'encoding', 'flush_timeout', 'claim_threshold', 'redeem', 'metadata')});
 is(join("\n", grep { index($page, $_) < 0 } split /\n/, $lines), '', 'docs/postgres.md has the options as they are');
 
 # ---- secrets ----

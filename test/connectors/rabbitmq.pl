@@ -317,7 +317,7 @@ my $lines = sql(q{
 	SELECT DISTINCT '| `' || option || '` | ' || place || ' | ' || allowed || ' | ' || coalesce(nullif('`' || "default" || '`', '``'), '')
 		|| ' | ' || description || CASE WHEN superuser THEN ' (superusers only)' ELSE '' END || ' |'
 	FROM (SELECT * FROM penstock.connector_options('rabbitmq') UNION ALL SELECT * FROM penstock.connector_options('rabbitmq_stream')) o
-	WHERE option NOT IN ('format', 'encoding', 'flush_timeout', 'metadata')});
+	WHERE option NOT IN ('format', 'encoding', 'flush_timeout', 'claim_threshold', 'redeem', 'metadata')});
 is(join("\n", grep { index($page, $_) < 0 } split /\n/, $lines), '', 'docs/rabbitmq.md has the options as they are');
 
 # ---- secrets ----
