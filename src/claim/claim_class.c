@@ -43,6 +43,7 @@ struct ClaimDictionary
 	ClaimDictionary *next;
 	Oid			table;			/* when the extension is made again, numbers begin again */
 	int32		id;
+	uint32		crc;
 	bytea	   *bytes;
 	ZSTD_CDict *compression;	/* for one level, mostly the only one */
 	int			level;
@@ -68,6 +69,7 @@ remember(Oid table, int32 id, bytea *bytes)
 	dictionary->bytes = MemoryContextAlloc(TopMemoryContext, VARSIZE_ANY_EXHDR(bytes) + VARHDRSZ);
 	SET_VARSIZE(dictionary->bytes, VARSIZE_ANY_EXHDR(bytes) + VARHDRSZ);
 	memcpy(VARDATA(dictionary->bytes), VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	dictionary->crc = penstock_claim_crc(VARDATA(dictionary->bytes), VARSIZE(dictionary->bytes) - VARHDRSZ);
 	dictionary->next = known;
 	return known = dictionary;
 }
@@ -88,6 +90,12 @@ no_memory(void)
 			(errcode(ERRCODE_OUT_OF_MEMORY),
 			 errmsg("out of memory"),
 			 errdetail("Failed to prepare a dictionary of zstd.")));
+}
+
+uint32
+penstock_claim_dictionary_crc(const ClaimDictionary *dictionary)
+{
+	return dictionary->crc;
 }
 
 void *

@@ -69,6 +69,15 @@ penstock_claim_crc(const char *data, Size length)
 	return crc;
 }
 
+/* With another dictionary the bytes would be others. */
+static uint32
+checksum(const ClaimFrame *frame, const ClaimDictionary *dictionary)
+{
+	uint32		crc = penstock_claim_crc(frame->data, frame->length);
+
+	return dictionary != NULL && frame->codec == CLAIM_ZSTD ? crc ^ penstock_claim_dictionary_crc(dictionary) : crc;
+}
+
 /* Is it the kind of data that compresses? */
 static bool
 is_worth_trying(const char *raw, uint32 length)
@@ -114,7 +123,7 @@ penstock_claim_compress(const char *raw, uint32 length, int level, ClaimDictiona
 		frame->data = unconstify(char *, raw);
 		frame->length = length;
 	}
-	frame->crc = penstock_claim_crc(frame->data, frame->length);
+	frame->crc = checksum(frame, dictionary);
 }
 
 void
@@ -124,7 +133,7 @@ penstock_claim_decompress(const PenstockClaim *claim, const ClaimFrame *frame, C
 	size_t		n;
 
 	begin();
-	if (penstock_claim_crc(frame->data, frame->length) != frame->crc)
+	if (checksum(frame, dictionary) != frame->crc)
 		penstock_claim_damaged(claim, "A frame's checksum does not match.");
 	switch (frame->codec)
 	{

@@ -30,6 +30,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -99,6 +100,43 @@ holders(bool some)
 	return query.len > 0 ? psprintf("(%s) AS h", query.data) : NULL;
 }
 
+/*
+ * Locks all tables that have such columns before there are locks of rows, so that no deadlock comes of them: nothing is held while one is waited
+ * for.  Returns false if not "wait" and somebody is changing one.
+ */
+static bool
+lock_columns(bool wait)
+{
+	for (;;)
+	{
+		List	   *locked = NIL;
+		Oid			busy = InvalidOid;
+		ListCell   *lc;
+
+		foreach(lc, penstock_claim_columns())
+		{
+			ClaimColumn *column = lfirst(lc);
+
+			if (column->relkind == RELKIND_PARTITIONED_TABLE || column->persistence == RELPERSISTENCE_TEMP)
+				continue;
+			if (!ConditionalLockRelationOid(column->relid, AccessShareLock))
+			{
+				busy = column->relid;
+				break;
+			}
+			locked = lappend_oid(locked, column->relid);
+		}
+		if (!OidIsValid(busy))
+			return true;
+		foreach(lc, locked)
+			UnlockRelationOid(lfirst_oid(lc), AccessShareLock);
+		if (!wait)
+			return false;
+		LockRelationOid(busy, AccessShareLock);
+		UnlockRelationOid(busy, AccessShareLock);
+	}
+}
+
 /* A condition on o: no column holds it. */
 static char *
 unheld(void)
@@ -166,7 +204,9 @@ merge_duplicate(const Datum *row, const bool *row_null)
 		ClaimObject object = {0};
 
 		object.tid = *(ItemPointer) DatumGetPointer(row[0]);
+		object.claim = *DatumGetClaim(row[1]);
 		object.loid = row_null[2] ? InvalidOid : DatumGetObjectId(row[2]);
+		object.stored = row_null[5] ? 0 : DatumGetInt64(row[5]);
 		penstock_claim_object_delete(&object);
 		values[0] = PointerGetDatum(&tid);
 		if (SPI_execute_with_args("UPDATE penstock.claim_object AS p SET"
@@ -220,14 +260,14 @@ merge_pass(void)
 	run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND NOT " ANOTHER, 1, types, values,
 		false, SPI_OK_UPDATE);
 	values[0] = PointerGetDatum(construct_array(all, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
-	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since FROM penstock.claim_object AS o"
+	run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since, o.stored FROM penstock.claim_object AS o"
 		" WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND o.duplicate AND " ANOTHER, 1, types, values, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (int i = 0; i < n; i++)
 	{
-		Datum		row[5];
-		bool		isnull[5];
+		Datum		row[6];
+		bool		isnull[6];
 
 		for (int j = 0; j < lengthof(row); j++)
 			row[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
@@ -355,8 +395,9 @@ collect_step(TimestampTz before, bool at_once, Collected *collected)
 			ClaimObject object = {0};
 			Datum		stored = SPI_getbinval(rows->vals[i], rows->tupdesc, 4, &no_size);
 
-			collected->bytes += !no_size ? DatumGetInt64(stored) :
-				DatumGetInt32(SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &no_size));
+			object.claim = *DatumGetClaim(row[1]);
+			object.stored = !no_size ? DatumGetInt64(stored) : DatumGetInt32(SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &no_size));
+			collected->bytes += object.stored;
 			object.tid = *tid;
 			object.loid = isnull ? InvalidOid : loid;
 			penstock_claim_object_delete(&object);
@@ -457,6 +498,7 @@ penstock_claim_collect(PG_FUNCTION_ARGS)
 		look(now - grace, grace == 0, &collected);
 	else
 	{
+		(void) lock_columns(true);
 		mark();
 		merge_duplicates();
 		/* what was marked just now, by this transaction, counts if there is no grace */
@@ -550,7 +592,7 @@ penstock_claim_upkeep(TimestampTz *due)
 		/* it must see tickets that were stored after it has locked what may go */
 		XactIsoLevel = XACT_READ_COMMITTED;
 		PushActiveSnapshot(GetTransactionSnapshot());
-		if (has_objects())
+		if (has_objects() && lock_columns(false))
 		{
 			/* DDL goes first */
 			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS "\nlock_timeout=1s");

@@ -47,6 +47,30 @@ read_stored(ClaimReader *reader, int64 from, char *data, Size length)
 		penstock_claim_damaged(&object->claim, "Bytes are missing in large object %u.", object->loid);
 }
 
+static bool
+is_footer(const ClaimFooter *footer)
+{
+	return memcmp(footer->magic, CLAIM_MAGIC, sizeof(footer->magic)) == 0 &&
+		footer->crc == penstock_claim_crc((const char *) footer, offsetof(ClaimFooter, crc));
+}
+
+/*
+ * penstock_claim_object_is_ours: is the large object of a row what the row says?  Numbers of large objects mean nothing in another database, and
+ * rows can come from there, as by replication of all tables.
+ */
+bool
+penstock_claim_object_is_ours(const ClaimObject *object)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ClaimFooter footer;
+	bool		ours = object->stored >= (int64) sizeof(footer) &&
+		penstock_claim_pages_read(object->loid, snapshot, object->stored - sizeof(footer), (char *) &footer, sizeof(footer)) &&
+		is_footer(&footer) && footer.size == penstock_claim_size(&object->claim);
+
+	UnregisterSnapshot(snapshot);
+	return ours;
+}
+
 /* The footer and the root of the table of frames. */
 static void
 read_footer(ClaimReader *reader)
@@ -58,13 +82,13 @@ read_footer(ClaimReader *reader)
 	if (reader->object.stored < (int64) sizeof(ClaimFooter))
 		penstock_claim_damaged(claim, "Large object %u is too short.", reader->object.loid);
 	read_stored(reader, reader->object.stored - sizeof(ClaimFooter), (char *) footer, sizeof(ClaimFooter));
-	if (memcmp(footer->magic, CLAIM_MAGIC, sizeof(footer->magic)) != 0 ||
-		footer->crc != penstock_claim_crc((char *) footer, offsetof(ClaimFooter, crc)))
+	if (!is_footer(footer))
 		penstock_claim_damaged(claim, "Large object %u has no valid footer.", reader->object.loid);
 	nframes = footer->frame_size == 0 ? 0 : ((uint64) reader->size + footer->frame_size - 1) / footer->frame_size;
 	if (footer->size != reader->size || footer->frame_size == 0 || footer->frame_size > CLAIM_MAX_FRAME ||
 		footer->nframes != nframes || footer->nblocks != (nframes + CLAIM_BLOCK - 1) / CLAIM_BLOCK ||
-		footer->dictionary != reader->object.dictionary)
+		footer->dictionary != reader->object.dictionary ||
+		footer->root != reader->object.stored - sizeof(ClaimFooter) - footer->nblocks * sizeof(ClaimBlock))
 		penstock_claim_damaged(claim, "The footer of large object %u does not fit the claim.", reader->object.loid);
 	reader->blocks = MemoryContextAllocHuge(reader->context, Max(footer->nblocks, 1) * sizeof(ClaimBlock));
 	read_stored(reader, footer->root, (char *) reader->blocks, footer->nblocks * sizeof(ClaimBlock));
@@ -280,7 +304,7 @@ compare_digest(const PenstockClaim *claim, const uint8 *digest)
 void
 penstock_claim_reader_verify(ClaimReader *reader)
 {
-	pg_cryptohash_ctx *context = penstock_claim_digest_begin();
+	pg_cryptohash_ctx *context = penstock_claim_digest_begin(CurrentResourceOwner);
 	uint8		digest[PENSTOCK_CLAIM_DIGEST];
 	char	   *raw = MemoryContextAllocHuge(reader->context, Max(Min((int64) reader->footer.frame_size, reader->size), 1));
 
@@ -315,7 +339,7 @@ penstock_claim_read_all(const PenstockClaim *claim, bool proof, bool verify)
 	penstock_claim_reader_close(reader);
 	if (verify)
 	{
-		pg_cryptohash_ctx *context = penstock_claim_digest_begin();
+		pg_cryptohash_ctx *context = penstock_claim_digest_begin(CurrentResourceOwner);
 
 		penstock_claim_digest_add(context, VARDATA(result), reader->size);
 		penstock_claim_digest_end(context, digest);

@@ -12,6 +12,7 @@
 #define PENSTOCK_CLAIM_FRAMES_H
 
 #include "common/cryptohash.h"
+#include "utils/resowner.h"
 
 #define CLAIM_MAGIC "PNSTKCL1"
 #define CLAIM_BLOCK 4096		/* entries */
@@ -49,8 +50,8 @@ typedef struct ClaimFooter
 	uint32		crc;			/* of what is before it */
 } ClaimFooter;
 
-/* SHA-256 over pieces; lives until the transaction ends. */
-extern pg_cryptohash_ctx *penstock_claim_digest_begin(void);
+/* SHA-256 over pieces; lives as long as the resource owner. */
+extern pg_cryptohash_ctx *penstock_claim_digest_begin(ResourceOwner owner);
 extern void penstock_claim_digest_add(pg_cryptohash_ctx *digest, const char *data, Size length);
 extern void penstock_claim_digest_end(pg_cryptohash_ctx *digest, uint8 *result);
 

@@ -32,7 +32,7 @@ typedef struct ClaimFrame
 	ClaimCodec	codec;
 	char	   *data;			/* may be the input itself */
 	uint32		length;
-	uint32		crc;			/* CRC-32C of data */
+	uint32		crc;			/* CRC-32C of data, XOR that of the dictionary if it was compressed with one */
 } ClaimFrame;
 
 /* A dictionary; NULL stands for none. */
@@ -52,6 +52,7 @@ pg_noreturn extern void penstock_claim_damaged(const PenstockClaim *claim, const
 extern ClaimDictionary *penstock_claim_class_dictionary(const char *class_name, int32 *id, int *level);
 /* One that an object was stored with; ERRCODE_DATA_CORRUPTED if it is gone. */
 extern ClaimDictionary *penstock_claim_dictionary(const PenstockClaim *claim, int32 id);
+extern uint32 penstock_claim_dictionary_crc(const ClaimDictionary *dictionary);
 extern void *penstock_claim_dictionary_for_compression(ClaimDictionary *dictionary, int level);	/* ZSTD_CDict */
 extern void *penstock_claim_dictionary_for_decompression(ClaimDictionary *dictionary);	/* ZSTD_DDict */
 
@@ -89,6 +90,7 @@ typedef struct ClaimObject
 /* The object with that claim, that the snapshot sees; false: none. */
 extern bool penstock_claim_object_find(const PenstockClaim *claim, Snapshot snapshot, ClaimObject *object);
 extern void penstock_claim_object_insert(ClaimObject *object);
+/* Removes the row tid; needs claim, loid and stored. */
 extern void penstock_claim_object_delete(const ClaimObject *object);
 /*
  * An object that exists is used once more: keeps it from being collected until this transaction ends, and later if it was
@@ -97,6 +99,8 @@ extern void penstock_claim_object_delete(const ClaimObject *object);
 extern bool penstock_claim_object_reuse(ClaimObject *object, TimestampTz expires_at);
 /* The object that a large object belongs to; false: none. */
 extern bool penstock_claim_object_of(Oid loid, ClaimObject *object);
+/* Is the row's large object, as it says, the one with the payload? */
+extern bool penstock_claim_object_is_ours(const ClaimObject *object);
 /* Removes the large objects of all rows of the table, which is about to be dropped. */
 extern void penstock_claim_object_drop_all(Oid relid);
 extern int32 penstock_claim_owner_id(Oid role);

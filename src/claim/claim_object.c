@@ -207,6 +207,21 @@ penstock_claim_object_of(Oid loid, ClaimObject *object)
 	return found;
 }
 
+static void
+drop_pages(const ClaimObject *object)
+{
+	if (!OidIsValid(object->loid))
+		return;
+	if (penstock_claim_object_is_ours(object))
+		penstock_claim_pages_drop(object->loid);
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("large object %u is left, as it is not what claim \"%s\" was stored in", object->loid,
+						penstock_claim_text(&object->claim)),
+				 errhint("If nobody else needs it, remove it with lo_unlink().")));
+}
+
 void
 penstock_claim_object_drop_all(Oid relid)
 {
@@ -216,11 +231,10 @@ penstock_claim_object_drop_all(Oid relid)
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		Datum		loid = heap_getattr(tuple, A_LOID, RelationGetDescr(rel), &isnull);
+		ClaimObject object;
 
-		if (!isnull)
-			penstock_claim_pages_drop(DatumGetObjectId(loid));
+		if (deform(RelationGetDescr(rel), tuple, &object))
+			drop_pages(&object);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -233,8 +247,7 @@ penstock_claim_object_delete(const ClaimObject *object)
 	ItemPointerData tid = object->tid;
 
 	CatalogTupleDelete(rel, &tid);
-	if (OidIsValid(object->loid))
-		penstock_claim_pages_drop(object->loid);
+	drop_pages(object);
 	table_close(rel, RowExclusiveLock);
 }
 

@@ -55,16 +55,15 @@ digest_failed(pg_cryptohash_ctx *digest)
 			 errmsg("could not compute SHA-256: %s", pg_cryptohash_error(digest))));
 }
 
-/* The context outlives the statement: a writer may be open over several. */
 pg_cryptohash_ctx *
-penstock_claim_digest_begin(void)
+penstock_claim_digest_begin(ResourceOwner owner)
 {
-	ResourceOwner owner = CurrentResourceOwner;
+	ResourceOwner current = CurrentResourceOwner;
 	pg_cryptohash_ctx *digest;
 
-	CurrentResourceOwner = TopTransactionResourceOwner;
-	digest = pg_cryptohash_create(PG_SHA256);
 	CurrentResourceOwner = owner;
+	digest = pg_cryptohash_create(PG_SHA256);
+	CurrentResourceOwner = current;
 	if (digest == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	if (pg_cryptohash_init(digest) < 0)
@@ -82,13 +81,9 @@ penstock_claim_digest_add(pg_cryptohash_ctx *digest, const char *data, Size leng
 void
 penstock_claim_digest_end(pg_cryptohash_ctx *digest, uint8 *result)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-
 	if (pg_cryptohash_final(digest, result, PENSTOCK_CLAIM_DIGEST) < 0)
 		digest_failed(digest);
-	CurrentResourceOwner = TopTransactionResourceOwner;
 	pg_cryptohash_free(digest);
-	CurrentResourceOwner = owner;
 }
 
 /* ---- writing ---- */
@@ -120,7 +115,8 @@ penstock_claim_writer_create(MemoryContext context, const PenstockClaimOptions *
 	ClaimWriter *writer = palloc(sizeof(ClaimWriter));
 
 	prepare(writer, options);
-	writer->digest = penstock_claim_digest_begin();
+	/* a writer may be open over several statements */
+	writer->digest = penstock_claim_digest_begin(TopTransactionResourceOwner);
 	writer->frame = palloc(CLAIM_FRAME);
 	MemoryContextSwitchTo(old);
 	return writer;
@@ -318,13 +314,9 @@ penstock_claim_writer_undo(ClaimWriter *writer)
 void
 penstock_claim_writer_abandon(ClaimWriter *writer)
 {
-	ResourceOwner owner = CurrentResourceOwner;
-
-	CurrentResourceOwner = TopTransactionResourceOwner;
 	if (writer->digest != NULL)
 		pg_cryptohash_free(writer->digest);
 	writer->digest = NULL;
-	CurrentResourceOwner = owner;
 }
 
 void
@@ -336,7 +328,7 @@ penstock_claim_store(const char *payload, int64 length, const PenstockClaimOptio
 	bool		alone;
 
 	check_size(0, length);
-	context = penstock_claim_digest_begin();
+	context = penstock_claim_digest_begin(CurrentResourceOwner);
 	penstock_claim_digest_add(context, payload, length);
 	penstock_claim_digest_end(context, digest);
 	penstock_claim_make(claim, digest, length);
