@@ -395,7 +395,7 @@ collect_step(TimestampTz before, bool at_once, Collected *collected)
 			ClaimObject object = {0};
 			Datum		stored = SPI_getbinval(rows->vals[i], rows->tupdesc, 4, &no_size);
 
-			object.claim = *DatumGetClaim(row[1]);
+			object.claim = *claim;
 			object.stored = !no_size ? DatumGetInt64(stored) : DatumGetInt32(SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &no_size));
 			collected->bytes += object.stored;
 			object.tid = *tid;
