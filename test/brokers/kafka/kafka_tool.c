@@ -8,7 +8,7 @@
  *	  delete TOPIC
  *	  partitions TOPIC PARTITIONS				more partitions
  *	  cut TOPIC PARTITION OFFSET				deletes what is before the offset
- *	  produce TOPIC FIRST LAST [SIZE]			{"n": ...}, padded to SIZE, key n, any partition
+ *	  produce TOPIC FIRST LAST [SIZE [RATE]]	{"n": ...}, padded to SIZE, key n, any partition; RATE: so many a second
  *	  lines TOPIC PARTITION [KEY]				each line of the input a message; KEY \t before
  *	  consume TOPIC PARTITIONS COUNT			batches to nowhere; prints messages and seconds
  *	  ping MILLISECONDS							does a broker answer?
@@ -186,6 +186,7 @@ produce(rd_kafka_t *rk, int argc, char **argv)
 	long long	first = atoll(argv[2]);
 	long long	last = atoll(argv[3]);
 	int			size = argc > 4 ? atoi(argv[4]) : 0;
+	double		rate = argc > 5 ? atof(argv[5]) : 0;
 	char		key[32];
 	char	   *value = malloc(size + 64);
 	double		start = now();
@@ -205,6 +206,8 @@ produce(rd_kafka_t *rk, int argc, char **argv)
 			value[length] = 'a' + (n + length) * 31 % 26, length++;
 		length += sprintf(value + length, "\"}");
 		send_one(rk, argv[1], RD_KAFKA_PARTITION_UA, key, key_size, value, length);
+		while (rate > 0 && (n - first) / rate > now() - start)
+			rd_kafka_poll(rk, 5);
 	}
 	rd_kafka_flush(rk, 120000);
 	printf("%lld %.3f\n", last - first + 1, now() - start);
