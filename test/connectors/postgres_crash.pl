@@ -84,7 +84,7 @@ sub crash
 # ---- the initial copy is interrupted ----
 
 my @points = (
-	[ 'worker', \&kill_worker ], [ 'sender and copier', sub { patiently($up, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type IN ('walsender', 'client backend')}) } ],
+	[ 'worker', \&kill_worker ], [ 'sender and copier', sub { patiently($up, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'penstock'}) } ],
 	[ 'server', sub { crash($down) } ], [ 'upstream', sub { crash($up) } ],
 	[ 'cut', sub { $proxy->cut; $proxy->pass } ], [ 'forgotten', sub { $proxy->forget } ]);
 
@@ -95,7 +95,7 @@ my $blocker = Penstock::Session->new($up);
 $blocker->must('BEGIN; SELECT pg_current_xact_id()');
 down(q{CALL penstock.create_pipe('p', 'INSERT INTO s SELECT nextval($$arrival$$), id, writer, k, pad, op, lsn, xid FROM t', batch_rows => 2000)});
 up('CALL write(98, 10)');
-for my $point (@points[ 0, 2, 4, 5, 1 ])
+for my $point (@points[ 0, 2, 4, 1, 5 ])
 {
 	ok($up->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'walsender' AND query ~ 'CREATE_REPLICATION_SLOT' AND state = 'active'}),
 		'the slot is being made');
@@ -124,6 +124,76 @@ my $end_of_file = time + 60;
 my @files = ('?');
 while (@files && time < $end_of_file) { @files = glob($down->data_dir . '/penstock_copy/*'); patiently($up, 'CALL write(97, 1)'); }
 is(scalar(@files), 0, 'its file is gone');
+
+# ---- a copy that takes long, and one that is cut off ----
+
+# the first row is given when nobody holds lock 1, another one in the middle when nobody holds lock 25000
+up(q{
+	CREATE TABLE slow (id int, pad text);
+	INSERT INTO slow SELECT i, repeat('s', 100) FROM generate_series(1, 50000) i;
+	CREATE PUBLICATION slow FOR TABLE slow;
+	CREATE FUNCTION free(id int) RETURNS bool LANGUAGE plpgsql AS $$
+	BEGIN
+		IF id IN (1, 25000) THEN PERFORM pg_advisory_xact_lock_shared(id); END IF;
+		RETURN true;
+	END $$;
+	CREATE POLICY free ON slow USING (free(id));
+	ALTER TABLE slow ENABLE ROW LEVEL SECURITY;
+	CREATE ROLE reader LOGIN REPLICATION;
+	GRANT SELECT ON slow TO reader;
+});
+down(qq{
+	CREATE SERVER reader FOREIGN DATA WRAPPER postgres_changes OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres',
+		receive_timeout '1 s', sender_timeout '1 s', connect_timeout '1');
+	CREATE USER MAPPING FOR CURRENT_USER SERVER reader OPTIONS (user 'reader');
+	CREATE FOREIGN TABLE slow (id int, pad text) SERVER reader OPTIONS ("table" 'slow', publication 'slow');
+	CREATE TABLE got_slow (id int)});
+
+# somebody who reads the table waits for a lock there, and has done so for some time
+sub waits
+{
+	my ($lock, $time) = @_;
+	return $up->poll_query_until('postgres', qq{SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE objid = $lock AND locktype = 'advisory' AND NOT granted AND usename = 'reader' AND clock_timestamp() - waitstart > '$time'});
+}
+
+$blocker = Penstock::Session->new($up);
+$blocker->must('SELECT pg_advisory_lock(1), pg_advisory_lock(25000)');
+down(q{CALL penstock.create_pipe('slow', 'INSERT INTO got_slow SELECT id FROM slow')});
+
+# CPU seconds that the worker has used
+sub cpu
+{
+	my $pid = down(q{SELECT pid FROM penstock.stat_pipe WHERE pipe = 'slow'});
+	my @fields = split ' ', (slurp_file("/proc/$pid/stat") =~ s/^.*\) //r);
+	return ($fields[11] + $fields[12]) / 100;
+}
+
+ok(waits(1, '3 s'), 'a server that is at work before the first row is not taken for gone');
+$blocker->must('SELECT pg_advisory_unlock(1)');
+ok(waits(25000, '3 s'), 'nor one that is at work between two rows');
+is(down(q{SELECT last_error FROM penstock.stat_pipe WHERE pipe = 'slow'}), '', 'neither is asked again');
+cmp_ok(cpu(), '<', 1, 'no CPU burnt meanwhile');
+$proxy->forget;
+$blocker->quit;
+ok($down->poll_query_until('postgres', 'SELECT count(*) = 50000 FROM got_slow'), 'a copy of which nothing comes any more is made again');
+is(down('SELECT count(DISTINCT id) FROM got_slow'), '50000', 'each row once');
+
+# those that were forgotten hold locks there still
+$proxy->cut;
+$proxy->pass;
+$blocker = Penstock::Session->new($up);
+$blocker->must('SELECT pg_advisory_lock(25000)');
+my $reader = Penstock::Session->new($down);
+$reader->send('SELECT count(*) FROM slow');
+ok(waits(25000, '0 s'), 'a SELECT waits there');
+$proxy->forget;
+$blocker->quit;
+$reader->receive;
+like($reader->error, qr/server "reader" has been silent for/, 'it fails when nothing comes any more');
+is($reader->must('SELECT count(*) FROM slow'), '50000', 'and works again');
+$reader->quit;
+down(q{CALL penstock.drop_pipe('slow')});
 
 # ---- changes, while everything dies ----
 
