@@ -16,6 +16,14 @@ my $node = penstock_node('kafka_crash', 'log_statement = none', 'log_min_message
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
+# What the producer was told about the numbers that the topic does not have, or that are not where it was told.
+sub lost
+{
+	sql("CREATE TABLE receipts (n int, p int, o bigint); COPY receipts FROM '@{[ $kafka->folder ]}/receipts'");
+	return diag("number, confirmed partition and offset | partition and offset in the topic\n" . sql("SELECT coalesce(r.n, d.n), r.p, r.o, d.p, d.o
+		FROM receipts r FULL JOIN dump d USING (n) WHERE (r.p, r.o) IS DISTINCT FROM (d.p, d.o) ORDER BY 1 LIMIT 50"));
+}
+
 my ($servers, $topic) = ($kafka->servers('PROXY'), 'events');
 $kafka->tool('create', $topic, 3);
 sql(qq{
@@ -30,13 +38,20 @@ sql(qq{
 		batch_rows => 1000)});
 
 # its producer goes straight to the broker, is idempotent and goes on by itself while that is away
-my $producer = IPC::Run::start([ $kafka->folder . '/kafka_tool', $kafka->servers, 'produce', $topic, 1, $last, 100, $rate ], '>', \my $produced);
+my $producer = IPC::Run::start([ $kafka->folder . '/kafka_tool', $kafka->servers, 'produce', $topic, 1, $last, 100, $rate,
+	$kafka->folder . '/receipts' ], '>', \my $produced);
 my $chaos = Penstock::Chaos->new(node => $node, proxy => $kafka->proxy, last => $last, broker => sub { $kafka->kill; $kafka->restart },
 	progress => 'SELECT coalesce(sum("offset"), 0) FROM penstock.source_position');
 $chaos->run($kills);
 ok($producer->finish, 'all have been produced');
 note("messages and seconds of the producer: $produced");
 
+# what the topic has is in it, and that is each number once
+my $file = $node->basedir . '/dump';
+append_to_file($file, $kafka->tool('dump', $topic, 3) =~ s/\{"n": (\d+).*/$1/gr);
+sql("CREATE TABLE dump (p int, o bigint, n int); COPY dump FROM '$file'");
+is(sql("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM dump"), "$last|$last|1|$last", 'each number is in the topic once') or lost();
+is(sql(differences('(SELECT p, o, n FROM sink) s', 'SELECT p, o, n FROM dump')), '0', 'what is in the topic is in the table, and nothing else');
 is(sql('SELECT count(*), count(DISTINCT n), min(n), max(n) FROM sink'), "$last|$last|1|$last", 'each number is in the table exactly once');
 is(sql('SELECT count(*), count(DISTINCT n) FROM events_stream'), "$last|$last", 'and in the stream of the same pipe');
 is(sql('SELECT count(*) FROM (SELECT o <= lag(o) OVER (PARTITION BY p ORDER BY id) AS wrong FROM sink) x WHERE wrong'), '0', 'in the order of each partition');
