@@ -140,6 +140,8 @@ sub silence
 	my $waiting = q{SELECT last_error FROM penstock.stat_pipe WHERE state = 'waiting for the source'};
 	my ($began, $words) = (time, '');
 
+	ok($self->until_true(q{SELECT count(*) FILTER (WHERE state <> 'running') = 0 FROM penstock.stat_pipe}), 'all pipes run');
+	$began = time;
 	$self->{proxy}->silence;
 	ok($self->until_true("SELECT EXISTS ($waiting)", 60), 'silence is noticed');
 	$self->{node}->psql('postgres', $waiting, stdout => \$words);
