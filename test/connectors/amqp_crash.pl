@@ -1,5 +1,5 @@
-# AMQP 1.0: what arrives while workers, the server and the broker are killed and the broker is cut off.  Two pipes at once: a queue whose messages have ids
-# (exactly once) and a queue without (at least once); and a pipe that writes to a queue (at least once).
+# AMQP 1.0: what arrives while workers, the server and the broker are killed and the broker is cut off.  Two pipes at once: a queue whose
+# messages have ids (exactly once) and a queue without (at least once); and a pipe that writes to a queue (at least once).
 use strict;
 use warnings;
 use Penstock::Test;

@@ -1,5 +1,6 @@
-# RabbitMQ: what arrives while workers, the server and the broker are killed and the broker is cut off.  Three pipes at once: a stream (exactly once), a queue whose
-# messages have ids (exactly once), a queue without (at least once); and a pipe that writes to a queue (at least once).
+# RabbitMQ: what arrives while workers, the server and the broker are killed and the broker is cut off.  Three pipes at once: a stream
+# (exactly once), a queue whose messages have ids (exactly once), a queue without (at least once); and a pipe that writes to a queue (at
+# least once).
 use strict;
 use warnings;
 use Penstock::Test;
