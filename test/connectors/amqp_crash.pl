@@ -9,7 +9,7 @@ use Proxy;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $last = $ENV{PENSTOCK_MESSAGES} || 60000;
+my $last = $ENV{PENSTOCK_MESSAGES} || 30000;
 my $kills = $ENV{PENSTOCK_KILLS} || 7;
 my $rate = $ENV{PENSTOCK_RATE} || 2000;
 my $broker = Artemis->start(idle => 4000) or plan skip_all => Artemis->why;

@@ -10,7 +10,7 @@ use RabbitMQ;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $last = $ENV{PENSTOCK_MESSAGES} || 60000;
+my $last = $ENV{PENSTOCK_MESSAGES} || 30000;
 my $kills = $ENV{PENSTOCK_KILLS} || 8;
 my $broker = RabbitMQ->start or plan skip_all => RabbitMQ->why;
 my $node = penstock_node('rabbitmq_crash', 'log_statement = none', 'restart_after_crash = on');
