@@ -162,7 +162,21 @@ COMMENT ON COLUMN penstock.claim_object.stored IS 'bytes in the large object';
 COMMENT ON COLUMN penstock.claim_object.unheld_since IS 'when the collector first found no row that holds it';
 COMMENT ON COLUMN penstock.claim_object.duplicate IS 'was written while another transaction wrote the same payload; the collector puts them together';
 
-CREATE TABLE penstock.claim_owner (id integer NOT NULL, role regrole NOT NULL);
+CREATE TYPE penstock.claim_role;
+
+CREATE FUNCTION penstock.claim_role_in(cstring) RETURNS penstock.claim_role
+  AS 'MODULE_PATHNAME', 'penstock_claim_role_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION penstock.claim_role_in(cstring) IS 'I/O';
+
+CREATE FUNCTION penstock.claim_role_out(penstock.claim_role) RETURNS cstring
+  AS 'MODULE_PATHNAME', 'penstock_claim_role_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION penstock.claim_role_out(penstock.claim_role) IS 'I/O';
+
+CREATE TYPE penstock.claim_role (
+  INPUT = penstock.claim_role_in, OUTPUT = penstock.claim_role_out, LIKE = pg_catalog.regrole);
+COMMENT ON TYPE penstock.claim_role IS 'a role by its name, or nobody: where a dump is restored it need not exist';
+
+CREATE TABLE penstock.claim_owner (id integer NOT NULL, role penstock.claim_role NOT NULL);
 CREATE SEQUENCE penstock.claim_owner_id_seq OWNED BY penstock.claim_owner.id;
 COMMENT ON TABLE penstock.claim_owner IS 'roles that have stored payloads';
 

@@ -8,6 +8,8 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "libpq/pqformat.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
@@ -35,6 +37,8 @@ PG_FUNCTION_INFO_V1(penstock_claim_hash);
 PG_FUNCTION_INFO_V1(penstock_claim_hash_extended);
 PG_FUNCTION_INFO_V1(penstock_claim_read_in);
 PG_FUNCTION_INFO_V1(penstock_claim_read_out);
+PG_FUNCTION_INFO_V1(penstock_claim_role_in);
+PG_FUNCTION_INFO_V1(penstock_claim_role_out);
 
 #define ALGORITHM "sha256:"
 #define ALGORITHM_LENGTH ((int) sizeof(ALGORITHM) - 1)
@@ -287,4 +291,20 @@ Datum
 penstock_claim_read_out(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_CSTRING(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+}
+
+/* ---- claim_role: the column of penstock.claim_owner; regrole, but a role that is not there is nobody instead of an error ---- */
+
+Datum
+penstock_claim_role_in(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_OID(get_role_oid(PG_GETARG_CSTRING(0), true));
+}
+
+Datum
+penstock_claim_role_out(PG_FUNCTION_ARGS)
+{
+	char	   *name = OidIsValid(PG_GETARG_OID(0)) ? GetUserNameFromId(PG_GETARG_OID(0), true) : NULL;
+
+	PG_RETURN_CSTRING(name ? name : pstrdup(""));
 }

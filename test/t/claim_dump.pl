@@ -116,7 +116,8 @@ my $other = penstock_node('claim_dump_other', 'penstock.claim_collect_interval =
 	is(sql($contents), $before, 'and all payloads');
 	my $mine = ticket($bytes{2});
 	is(sql("SET ROLE storer; SELECT md5(penstock.claim_fetch('$mine'))"), sql("SELECT md5(penstock.claim_fetch('$mine'))"), 'who stored it and exists is known');
-	is(sql('SELECT count(*) > 10 FROM rows, penstock.claim_info(c) WHERE who = \'leaver\' OR owner IS NULL'), 't', 'who does not exist is nobody') if 0;
+	# one GRANT of several failed with that
+	sql('GRANT SELECT ON events TO reader');
 	check('without a role');
 	$other->stop;
 }
