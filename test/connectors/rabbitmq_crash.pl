@@ -10,8 +10,8 @@ use RabbitMQ;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $last = $ENV{PENSTOCK_MESSAGES} || 30000;
-my $kills = $ENV{PENSTOCK_KILLS} || 8;
+my $last = $ENV{PENSTOCK_MESSAGES} || 20000;
+my $kills = $ENV{PENSTOCK_KILLS} || 5;
 my $broker = RabbitMQ->start or plan skip_all => RabbitMQ->why;
 my $node = penstock_node('rabbitmq_crash', 'log_statement = none', 'restart_after_crash = on');
 
