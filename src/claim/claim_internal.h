@@ -160,6 +160,21 @@ extern bool penstock_claim_column_lock(const ClaimColumn *column);
 extern char *penstock_claim_column_relation(const ClaimColumn *column);	/* quoted */
 extern char *penstock_claim_column_name(const ClaimColumn *column);	/* quoted */
 
+/* ---- claim_holders.c: queries, with SPI ---- */
+
+/* Runs a query that must end as expected (SPI_OK_...). */
+extern void penstock_claim_run(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int expected);
+extern char *penstock_claim_holders(bool some);
+extern char *penstock_claim_unheld(void);
+extern bool penstock_claim_lock_columns(bool wait);
+extern PenstockClaim **penstock_claim_find_held(Datum *claims, int n, int *nheld);
+extern int	penstock_claim_compare(const void *a, const void *b);	/* of pointers to claims */
+
+/* ---- claim_merge.c ---- */
+
+/* Puts together what was written twice, with SPI. */
+extern void penstock_claim_merge(void);
+
 /* ---- claim_shared.c ---- */
 
 /* A payload is being stored by this transaction; false: by another one, which is waited for a little. */

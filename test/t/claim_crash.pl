@@ -158,7 +158,7 @@ for my $round (1 .. $kills)
 	my @sessions = map { Penstock::Session->new($node) } 1 .. $writers;
 	$sessions[$_]->send("\\set QUIET on\n" . $histories[$_][0]) for 0 .. $writers - 1;
 
-	my $kind = (qw(postmaster postmaster backend backend engine none))[ int rand 6 ];
+	my $kind = (qw(postmaster postmaster backend backend engine))[ int rand 5 ];
 	my $until = time + 0.05 + rand 1.2;
 	select(undef, undef, undef, 0.005) while time < $until;
 	$count{$kind}++;
@@ -167,7 +167,7 @@ for my $round (1 .. $kills)
 		$node->kill9;
 		start_again($node);
 	}
-	elsif ($kind ne 'none')
+	else
 	{
 		my $which = $kind eq 'engine' ? "backend_type = 'penstock engine'" : "backend_type = 'client backend' AND pid <> pg_backend_pid()";
 		my $pid = eval { sql("SELECT pid FROM pg_stat_activity WHERE $which ORDER BY random() LIMIT 1") };
