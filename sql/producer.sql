@@ -168,7 +168,9 @@ GRANT INSERT ON t TO producer_one, producer_two;
 SET ROLE producer_one;
 SELECT penstock.new_producer('t', 'one') > 0 AS made;
 SELECT penstock.begin_produce('t', 'one', 1);
+\set VERBOSITY terse
 SELECT penstock.begin_produce('t', 'a', 17);
+\set VERBOSITY default
 SELECT penstock.new_producer('d', 'one');
 SELECT penstock.begin_produce('d', 'a', 2);
 SELECT producer, owner, sequence FROM penstock.stat_producer WHERE producer = 'one';
@@ -212,6 +214,8 @@ ALTER TABLE t SET (penstock.producer_retention = '30 days');
 SELECT reloptions FROM pg_class WHERE oid = 't'::regclass;
 
 -- a restore: what is put into saved_producer arrives in producer
+CREATE ROLE producer_admin SUPERUSER;
+SET ROLE producer_admin;
 INSERT INTO penstock.saved_producer VALUES
   ('producer2.t', 'restored', current_user, 5, 41, now(), now()), ('producer2.t', 'of nobody', 'gone', 5, 41, now(), NULL),
   ('producer2.gone', 'restored', current_user, 5, 41, now(), now());
@@ -224,6 +228,7 @@ INSERT INTO penstock.saved_producer VALUES ('producer2.t', 'restored', current_u
 -- an epoch grows whatever the sequence says
 INSERT INTO penstock.saved_producer VALUES ('producer2.t', 'late', current_user, 1000000000, 1, now(), now());
 SELECT penstock.new_producer('t', 'late');
+RESET ROLE;
 
 -- producers go with their stream
 SELECT count(*) FROM penstock.producer WHERE stream = 't'::regclass;
@@ -234,3 +239,4 @@ ROLLBACK;
 SELECT count(*) FROM penstock.producer WHERE stream = 't'::regclass;
 DROP SCHEMA producer2 CASCADE;
 SELECT count(*) FROM penstock.producer;
+DROP ROLE producer_admin;

@@ -28,10 +28,10 @@ extern Oid	penstock_producer_registry_oid(void);
 /* At commit, its relcache invalidation tells the engine that producers, or how long they are kept, have changed. */
 extern void penstock_producer_registry_announce(void);
 
-/* The right to change a producer, made or not, until the end of the (sub)transaction.  False: not to be had now (only without wait). */
-extern bool penstock_producer_lock(Oid stream, const char *producer, bool wait);
-
 extern PenstockOwnTable penstock_producer_open(void);
+/* The right to change a producer, made or not, until the end of the (sub)transaction.  False: not to be had now (only without wait). */
+extern bool penstock_producer_lock(const PenstockOwnTable *table, Oid stream, const char *producer, bool wait);
+
 /*
  * Finds a producer among what is committed now, whatever the transaction's snapshot, and what this transaction has
  * written; strings in the current context.

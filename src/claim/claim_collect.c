@@ -34,6 +34,7 @@
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -53,6 +54,8 @@ PG_FUNCTION_INFO_V1(penstock_claim_missing);
 #define STEP 10000
 /* A pass may take one part in so many of the time. */
 #define SHARE 20
+/* (many short queries, that are not worth compiling) */
+#define COLLECTOR_SETTINGS "row_security=off\njit=off"
 
 typedef struct Collected
 {
@@ -61,6 +64,17 @@ typedef struct Collected
 	int64		waiting;
 } Collected;
 
+/* All objects are looked for in all columns: with estimates as they are before an ANALYZE, a nested loop might never end. */
+static void
+run_over_all(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int expected)
+{
+	int			level = NewGUCNestLevel();
+
+	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	penstock_claim_run(query, nargs, types, values, read_only, expected);
+	AtEOXact_GUC(true, level);
+}
+
 /* ---- steps ---- */
 
 /* Marks what no column holds. */
@@ -68,7 +82,7 @@ static void
 mark(void)
 {
 	/* (a time after that of the snapshot, see oldest_start) */
-	penstock_claim_run(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
+	run_over_all(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
 				 " (SELECT o.ctid FROM penstock.claim_object AS o WHERE o.unheld_since IS NULL AND %s FOR NO KEY UPDATE OF o SKIP LOCKED) AS n"
 				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", penstock_claim_unheld()), 0, NULL, NULL, false, SPI_OK_UPDATE);
 }
@@ -247,7 +261,7 @@ penstock_claim_collect(PG_FUNCTION_ARGS)
 		elog(ERROR, "penstock.claim_collect() has other columns than expected");
 	if (!dry_run)
 		PreventCommandIfReadOnly("penstock.claim_collect()");
-	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off");
+	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (dry_run)
@@ -282,7 +296,7 @@ penstock_claim_missing(PG_FUNCTION_ARGS)
 	char	   *all;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off");
+	penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	all = penstock_claim_holders(false);
@@ -351,7 +365,7 @@ penstock_claim_upkeep(TimestampTz *due)
 		if (has_objects() && penstock_claim_lock_columns(false))
 		{
 			/* DDL goes first */
-			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, "row_security=off\nlock_timeout=1s");
+			penstock_run_as_begin(&saved, BOOTSTRAP_SUPERUSERID, COLLECTOR_SETTINGS "\nlock_timeout=1s");
 			if (SPI_connect() != SPI_OK_CONNECT)
 				elog(ERROR, "SPI_connect failed");
 			if (!marked)

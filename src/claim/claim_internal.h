@@ -179,9 +179,8 @@ extern void penstock_claim_merge(void);
 
 /* A payload is being stored by this transaction; false: by another one, which is waited for a little. */
 extern bool penstock_claim_begin_store(const PenstockClaim *claim);
-/* Is nobody storing the payload who has not marked it as a duplicate?  Then nobody can begin to until _end_quiet. */
-extern bool penstock_claim_begin_quiet(const PenstockClaim *claim);
-extern void penstock_claim_end_quiet(const PenstockClaim *claim);
+/* Is nobody storing the payload just now, who would not mark it as a possible duplicate? */
+extern bool penstock_claim_is_quiet(const PenstockClaim *claim);
 
 extern void penstock_claim_shared_init(void);
 extern void penstock_claim_handle_init(void);

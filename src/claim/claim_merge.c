@@ -11,14 +11,18 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 
 #include "claim/claim_internal.h"
 #include "compat/compat.h"
 #include "util/stop_point.h"
 
+/* Rows that may be duplicates, looked at at once. */
+#define MERGE_STEP 100000
+
 /*
- * A row that says it may be a duplicate, and that this transaction has locked: removed if there is another one, which is locked, too, so that no
- * other collector removes that, and takes over what this one was promised; else it is none if nobody is about to make it one.
+ * A row that may be a duplicate, and that this transaction has locked, is removed if there is another one, which is locked, too, so that no other
+ * collector removes that, and takes over what this one was promised.
  */
 static bool
 merge_duplicate(const Datum *row, const bool *row_null)
@@ -26,8 +30,6 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	Oid			types[4] = {TIDOID, penstock_claim_type(), TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum		values[4] = {row[0], row[1], row[3], row[4]};
 	char		nulls[5] = {' ', ' ', row_null[3] ? 'n' : ' ', row_null[4] ? 'n' : ' ', '\0'};
-	const PenstockClaim *claim = DatumGetClaim(row[1]);
-	bool		quiet = penstock_claim_begin_quiet(claim);
 	bool		other;
 	ItemPointerData tid;
 	bool		isnull;
@@ -35,7 +37,7 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	/* (none if this one was changed when others were removed) */
 	penstock_claim_run("SELECT p.ctid FROM penstock.claim_object AS o, penstock.claim_object AS p WHERE o.ctid OPERATOR(pg_catalog.=) $1"
 		" AND p.claim OPERATOR(pg_catalog.=) $2 AND p.ctid OPERATOR(pg_catalog.<>) $1 LIMIT 1 FOR NO KEY UPDATE OF p SKIP LOCKED",
-		2, types, values, false, SPI_OK_SELECT);
+					   2, types, values, false, SPI_OK_SELECT);
 	other = SPI_processed > 0;
 	if (other)
 		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -45,7 +47,7 @@ merge_duplicate(const Datum *row, const bool *row_null)
 		ClaimObject object = {0};
 
 		object.tid = *(ItemPointer) DatumGetPointer(row[0]);
-		object.claim = *claim;
+		object.claim = *DatumGetClaim(row[1]);
 		object.loid = row_null[2] ? InvalidOid : DatumGetObjectId(row[2]);
 		object.stored = row_null[5] ? 0 : DatumGetInt64(row[5]);
 		penstock_claim_object_delete(&object);
@@ -59,38 +61,60 @@ merge_duplicate(const Datum *row, const bool *row_null)
 								  4, types, values, nulls, false, 0) != SPI_OK_UPDATE)
 			elog(ERROR, "a duplicate could not be removed");
 	}
-	else if (quiet)
-		/* another one may be there that somebody else has locked: next time */
-		penstock_claim_run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) $1 AND NOT EXISTS (SELECT FROM"
-			" penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)",
-			1, types, values, false, SPI_OK_UPDATE);
-	if (quiet)
-		penstock_claim_end_quiet(claim);
 	return other;
 }
 
-/* Puts together what was written twice.  Returns true if anything was. */
+#define ANOTHER "EXISTS (SELECT FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)"
+
+/*
+ * Puts together what was written twice.  Returns true if anything was.  Of the rows that may be duplicates, those are none that nobody else
+ * is writing the payload of, and that are, by a snapshot taken after that was seen, alone.
+ */
 static bool
 merge_pass(void)
 {
+	Oid			types[1] = {TIDARRAYOID};
+	Datum		values[1];
 	SPITupleTable *rows;
-	uint64		n;
+	Datum	   *all;
+	Datum	   *quiet;
+	int			n;
+	int			nquiet = 0;
 	bool		any = false;
 
-	penstock_claim_run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since, o.stored FROM penstock.claim_object AS o"
-					   " WHERE o.duplicate FOR UPDATE SKIP LOCKED",
+	penstock_claim_run(psprintf("SELECT o.ctid, o.claim FROM penstock.claim_object AS o WHERE o.duplicate LIMIT %d FOR UPDATE SKIP LOCKED", MERGE_STEP),
 		0, NULL, NULL, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
+	if (n == 0)
+		return false;
+	PENSTOCK_STOP_POINT(claim_before_merge);
+	all = palloc(n * sizeof(Datum));
+	quiet = palloc(n * sizeof(Datum));
+	for (int i = 0; i < n; i++)
 	{
-		Datum		values[6];
+		bool		isnull;
+
+		all[i] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
+		if (penstock_claim_is_quiet(DatumGetClaim(SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &isnull))))
+			quiet[nquiet++] = all[i];
+	}
+	values[0] = PointerGetDatum(construct_array(quiet, nquiet, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	penstock_claim_run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND NOT " ANOTHER, 1, types, values,
+		false, SPI_OK_UPDATE);
+	values[0] = PointerGetDatum(construct_array(all, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+	penstock_claim_run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since, o.stored FROM penstock.claim_object AS o"
+		" WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND o.duplicate AND " ANOTHER, 1, types, values, false, SPI_OK_SELECT);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (int i = 0; i < n; i++)
+	{
+		Datum		row[6];
 		bool		isnull[6];
 
-		for (int j = 0; j < lengthof(values); j++)
-			values[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
-		PENSTOCK_STOP_POINT(claim_before_merge);
-		if (merge_duplicate(values, isnull))
+		for (int j = 0; j < lengthof(row); j++)
+			row[j] = SPI_getbinval(rows->vals[i], rows->tupdesc, j + 1, &isnull[j]);
+		if (merge_duplicate(row, isnull))
 			any = true;
 		CHECK_FOR_INTERRUPTS();
 	}

@@ -123,19 +123,14 @@ penstock_claim_begin_store(const PenstockClaim *claim)
 }
 
 bool
-penstock_claim_begin_quiet(const PenstockClaim *claim)
+penstock_claim_is_quiet(const PenstockClaim *claim)
 {
 	LOCKTAG		tag = tag_of(claim);
 
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-void
-penstock_claim_end_quiet(const PenstockClaim *claim)
-{
-	LOCKTAG		tag = tag_of(claim);
-
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
 	LockRelease(&tag, ExclusiveLock, false);
+	return true;
 }
 
 void

@@ -5,6 +5,8 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
@@ -44,6 +46,20 @@ penstock_table_update(Relation rel, ItemPointer tid, TupleTableSlot *slot)
 
 	simple_table_tuple_update(rel, tid, slot, SnapshotSelf, &which);
 	return which ? PENSTOCK_INDEXES_UPDATE : PENSTOCK_INDEXES_NONE;
+#endif
+}
+
+bool
+penstock_heap_update(Relation rel, ItemPointer tid, HeapTuple tuple)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes which;
+
+	simple_heap_update(rel, tid, tuple, &which);
+	return which != TU_None;
+#else
+	simple_heap_update(rel, tid, tuple);
+	return !HeapTupleIsHeapOnly(tuple);
 #endif
 }
 

@@ -66,6 +66,8 @@ typedef enum PenstockIndexWork
 
 extern PenstockIndexWork penstock_table_update(Relation rel, ItemPointer tid,
 												   TupleTableSlot *slot);
+/* simple_heap_update; true: the new version needs entries in the indexes. */
+extern bool penstock_heap_update(Relation rel, ItemPointer tid, HeapTuple tuple);
 extern void penstock_insert_index_tuples(struct ResultRelInfo *result, TupleTableSlot *slot,
 										 struct EState *estate, PenstockIndexWork which);
 extern IndexScanDesc penstock_index_beginscan(Relation heap, Relation index, Snapshot snapshot,

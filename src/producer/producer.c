@@ -161,8 +161,8 @@ penstock_new_producer(PG_FUNCTION_ARGS)
 	check_stream(row.stream);
 	lock_stream(row.stream);
 
-	(void) penstock_producer_lock(row.stream, row.producer, true);
 	table = penstock_producer_open();
+	(void) penstock_producer_lock(&table, row.stream, row.producer, true);
 	if (penstock_producer_find(&table, row.stream, row.producer, &row))
 		check_owner(&row);
 	else
@@ -202,7 +202,7 @@ penstock_drop_producer(PG_FUNCTION_ARGS)
 		if (!object_ownercheck(RelationRelationId, row.stream, GetUserId()))
 			check_owner(&row);
 		LockRelationOid(row.stream, AccessShareLock);
-		(void) penstock_producer_lock(row.stream, row.producer, true);
+		(void) penstock_producer_lock(&table, row.stream, row.producer, true);
 	}
 	if (!penstock_producer_find(&table, row.stream, row.producer, &row))
 	{
@@ -265,8 +265,8 @@ penstock_producer_accept(Oid stream, const char *producer, int64 sequence, int64
 	bool		accepted;
 
 	lock_stream(stream);
-	(void) penstock_producer_lock(stream, producer, true);
 	table = penstock_producer_open();
+	(void) penstock_producer_lock(&table, stream, producer, true);
 	if (!penstock_producer_find(&table, stream, producer, &row))
 		unknown(stream, producer);
 	check_owner(&row);

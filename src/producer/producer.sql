@@ -55,6 +55,9 @@ COMMENT ON FUNCTION penstock.restore_producer() IS 'puts a row of penstock.saved
 CREATE TRIGGER restore BEFORE INSERT ON penstock.saved_producer FOR EACH ROW EXECUTE FUNCTION penstock.restore_producer();
 COMMENT ON TRIGGER restore ON penstock.saved_producer IS 'puts each row into penstock.producer instead';
 
+-- whoever may dump the database may dump these
+GRANT SELECT ON penstock.saved_producer TO PUBLIC;
+GRANT SELECT ON SEQUENCE penstock.producer_epoch TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('penstock.producer_epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('penstock.saved_producer',
   $$WHERE true UNION ALL

@@ -67,7 +67,7 @@ end_of(const PenstockProducerRow *row, int64 retention)
 static bool
 expire(PenstockOwnTable *table, PenstockProducerRow *row, int64 retention, TimestampTz now)
 {
-	if (!penstock_producer_lock(row->stream, row->producer, false) ||
+	if (!penstock_producer_lock(table, row->stream, row->producer, false) ||
 		!penstock_producer_find(table, row->stream, row->producer, row) || end_of(row, retention) > now)
 		return false;
 	penstock_producer_delete(table, row);
@@ -184,7 +184,7 @@ change_owned(List *roles, Oid new_owner)
 
 		if (!list_member_oid(roles, row->owner))
 			continue;
-		(void) penstock_producer_lock(row->stream, row->producer, true);
+		(void) penstock_producer_lock(&table, row->stream, row->producer, true);
 		if (!penstock_producer_find(&table, row->stream, row->producer, row))
 			continue;
 		if (OidIsValid(new_owner))

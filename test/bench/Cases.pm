@@ -165,7 +165,7 @@ sub producer
 	my ($self) = @_;
 	my %scripts = (
 		plain => "INSERT INTO t VALUES (now(), :n, 'https://example.com/page/1', :n / 7.0, 200);\n",
-		asked => "INSERT INTO t SELECT now(), :n, 'https://example.com/page/1', :n / 7.0, 200 WHERE (SELECT penstock.begin_produce('t', 'client ' || :client_id, :n));\n");
+		asked => "INSERT INTO t SELECT now(), :n, 'https://example.com/page/1', :n / 7.0, 200 WHERE penstock.begin_produce('t', 'client ' || :client_id, :n);\n");
 	for my $name (keys %scripts)
 	{
 		open(my $out, '>', "$self->{server}{scratch}/producer_$name.sql") or die $!;

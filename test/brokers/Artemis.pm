@@ -32,16 +32,16 @@ sub why
 	return 'no ' . $class . ': ' . ($why{$class} || '');
 }
 
-# start(class): a broker that answers; undef, and a reason in why(), if there is none to be had.
+# start(class, idle => ms): a broker that answers, and takes a client for gone that is silent for so long (ActiveMQ: as it is); undef, and a reason in why(), if there is none to be had.
 sub start
 {
-	my ($class) = @_;
+	my ($class, %options) = @_;
 	chomp(my $jars = `$here/@{[ $class->install ]}`);
 	if ($? || !-d $jars) { $why{$class} = $class->install . ' failed'; return; }
 
 	my $base = $ENV{TESTDATADIR} || File::Spec->tmpdir;
 	my $folder = File::Temp::tempdir(lc($class) . '-XXXXXX', DIR => $base, CLEANUP => 0);
-	my $self = bless { jars => $jars, folder => $folder, owner => $$, tls => [] }, $class;
+	my $self = bless { jars => $jars, java => [ map { "-D$_=$options{$_}" } keys %options ], folder => $folder, owner => $$, tls => [] }, $class;
 
 	if (system('gcc', '-O2', '-o', "$folder/amqp_tool", "$here/artemis/amqp_tool.c", '-lqpid-proton') != 0)
 	{ $why{$class} = 'amqp_tool.c does not build'; return; }
@@ -136,7 +136,7 @@ sub launch
 		open(STDOUT, '>>', "$self->{folder}/log");
 		open(STDERR, '>&', \*STDOUT);
 		exec('java', '-Xmx384m', '-Xms96m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto',
-			'-Djava.net.preferIPv4Stack=true',
+			'-Djava.net.preferIPv4Stack=true', @{ $self->{java} },
 			'-Dorg.slf4j.simpleLogger.defaultLogLevel=warn', '-cp', "$self->{jars}:$self->{jars}/*", ref $self,
 			$self->{folder}, $user, $password, $self->{ports}{plain}, @{ $self->{tls} }) or POSIX::_exit(127);
 	}

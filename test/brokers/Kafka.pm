@@ -2,6 +2,7 @@
 #
 #	my $kafka = Kafka->start or plan skip_all => Kafka->why;
 #	my $three = Kafka->start(nodes => 3);
+#	my $cut = Kafka->start(proxy => 1);		# servers('PROXY') are proxies, proxy(node) is one of them
 #	$kafka->servers; $kafka->servers('SASL'); $kafka->tool('create', 'topic', 12);
 package Kafka;
 
@@ -13,6 +14,7 @@ use File::Temp;
 use Cwd 'abs_path';
 use IO::Socket::INET;
 use POSIX ();
+use Proxy;
 use Time::HiRes qw(time sleep);
 
 my $here = dirname(abs_path(__FILE__));
@@ -23,7 +25,7 @@ our $password = 'very-secret-kafka-4711';
 
 sub why { return "no Kafka: $why"; }
 
-# start(class, nodes => 1 or 3): brokers that answer; undef, and a reason in why(), if there are none to be had.
+# start(class, nodes => 1 or 3, proxy => 1): brokers that answer; undef, and a reason in why(), if there are none to be had.
 sub start
 {
 	my ($class, %options) = @_;
@@ -135,8 +137,12 @@ sub configure
 	my $dir = "$self->{folder}/node$node";
 	my %port;
 
-	$port{$_} = free_port() for qw(PLAIN SASL SSL EXPIRED SASLSSL CONTROLLER);
-	$self->{nodes}[$node] = { port => \%port, dir => $dir };
+	$port{$_} = free_port() for qw(PLAIN SASL SSL EXPIRED SASLSSL CONTROLLER), $self->{options}{proxy} ? 'PROXY' : ();
+	# where clients are told to go, if that is not where the broker listens
+	my %told = %port;
+	my $proxy = $port{PROXY} && Proxy->start($port{PROXY});
+	$told{PROXY} = $proxy->port if $proxy;
+	$self->{nodes}[$node] = { port => \%port, told => \%told, proxy => $proxy, dir => $dir };
 	mkpath("$dir/data");
 	# what the storage tool writes; it would take a Java start for each node
 	spit("$dir/data/meta.properties", "version=1\ncluster.id=cGVuc3RvY2sgdGVzdA\nnode.id=$node\n"
@@ -161,9 +167,9 @@ sub write_properties
 		'controller.quorum.voters' => $voters,
 		'controller.listener.names' => 'CONTROLLER',
 		'listeners' => join(',', map { "$_://127.0.0.1:$port->{$_}" } sort keys %$port),
-		'advertised.listeners' => join(',', map { "$_://127.0.0.1:$port->{$_}" } grep { $_ ne 'CONTROLLER' } sort keys %$port),
+		'advertised.listeners' => join(',', map { "$_://127.0.0.1:$me->{told}{$_}" } grep { $_ ne 'CONTROLLER' } sort keys %$port),
 		'listener.security.protocol.map' =>
-		  'PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,EXPIRED:SSL,SASLSSL:SASL_SSL',
+		  'PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,SSL:SSL,EXPIRED:SSL,SASLSSL:SASL_SSL,PROXY:PLAINTEXT',
 		'inter.broker.listener.name' => 'PLAIN',
 		'sasl.enabled.mechanisms' => 'PLAIN',
 		(map { ("listener.name.$_.plain.sasl.jaas.config" =>
@@ -250,7 +256,7 @@ sub servers
 {
 	my ($self, $listener, $node) = @_;
 	$listener ||= 'PLAIN';
-	return join ',', map { "127.0.0.1:$self->{nodes}[$_]{port}{$listener}" } $node ? $node : 1 .. $self->{count};
+	return join ',', map { "127.0.0.1:$self->{nodes}[$_]{told}{$listener}" } $node ? $node : 1 .. $self->{count};
 }
 
 sub port
@@ -259,6 +265,7 @@ sub port
 	return $self->{nodes}[ $node || 1 ]{port}{ $listener || 'PLAIN' };
 }
 
+sub proxy { return $_[0]{nodes}[ $_[1] || 1 ]{proxy}; }
 sub pid { return $_[0]{nodes}[ $_[1] || 1 ]{pid}; }
 
 # tool(command, argument ...): kafka_tool; its output.  Dies if it fails.

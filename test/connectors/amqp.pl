@@ -123,6 +123,7 @@ my @bodies = (
 	[ '005376' . list('5401') . '005376' . '45' . '005376' . list('5402', '5403'), '[1,2,3]', 'sequences' ],
 	[ value('e0' . '05' . '03' . '54' . '010203'), '[1,2,3]', 'an array' ],
 	[ value('40'), undef, 'null' ],
+	[ '', '', 'not there, nor anything else' ],
 	[ value(join('', map { 'd0' . sprintf('%08x%08x', 4 + 9 * (99 - $_), 1) } 0 .. 98) . '45'), undef, 'a list too deep' ],
 );
 $bodies[-1][1] = pack('H*', $bodies[-1][0]);

@@ -1,26 +1,28 @@
-# AMQP 1.0: what arrives while workers, the server and the broker are killed.  Two pipes at once: a queue whose messages have ids
-# (exactly once) and a queue without (at least once); and a pipe that writes to a queue (at least once).
+# AMQP 1.0: what arrives while workers, the server and the broker are killed and the broker is cut off.  Two pipes at once: a queue whose
+# messages have ids (exactly once) and a queue without (at least once); and a pipe that writes to a queue (at least once).
 use strict;
 use warnings;
 use Penstock::Test;
+use Penstock::Chaos;
 use Artemis;
+use Proxy;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes 'time';
 
-my $last = $ENV{PENSTOCK_MESSAGES} || 60000;
-my $kills = $ENV{PENSTOCK_KILLS} || 8;
+my $last = $ENV{PENSTOCK_MESSAGES} || 30000;
+my $kills = $ENV{PENSTOCK_KILLS} || 7;
 my $rate = $ENV{PENSTOCK_RATE} || 2000;
-my $broker = Artemis->start or plan skip_all => Artemis->why;
+my $broker = Artemis->start(idle => 4000) or plan skip_all => Artemis->why;
 my $node = penstock_node('amqp_crash', 'log_statement = none', 'restart_after_crash = on');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-my $port = $broker->port;
+my $proxy = Proxy->start($broker->port);
+my $port = $proxy->port;
 my ($user, $password) = ($Artemis::user, $Artemis::password);
 sql(qq{
 	CREATE EXTENSION penstock_amqp;
-	CREATE SERVER artemis FOREIGN DATA WRAPPER amqp OPTIONS (host '127.0.0.1', port '$port');
+	CREATE SERVER artemis FOREIGN DATA WRAPPER amqp OPTIONS (host '127.0.0.1', port '$port', idle_timeout '3 s', connect_timeout '3 s');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER artemis OPTIONS (username '$user', password '$password');
 	CREATE FOREIGN TABLE known (n int) SERVER artemis OPTIONS (address 'known', credit '2000');
 	CREATE FOREIGN TABLE unknown (n int) SERVER artemis OPTIONS (address 'unknown');
@@ -48,50 +50,11 @@ for my $what (qw(known unknown))
 	push @publishers, $pid;
 }
 
-# until_true(query, seconds): polls through restarts of the server.
-sub until_true
-{
-	my ($query, $seconds) = @_;
-	my $end = time + $seconds;
-	my $answer = '';
-	while (time < $end)
-	{
-		return 1 if $node->psql('postgres', $query, stdout => \$answer, timeout => 30) == 0 && $answer eq 't';
-		select(undef, undef, undef, 0.2);
-	}
-	return 0;
-}
+# ---- kill and cut something again and again ----
 
-# rows(): how far the pipes are.
-my $rows = '(SELECT count(*) FROM got_known) + (SELECT count(*) FROM got_unknown)';
-sub rows
-{
-	my $answer = '';
-	$node->psql('postgres', "SELECT $rows", stdout => \$answer);
-	return $answer || 0;
-}
-
-# ---- kill something again and again, whenever the pipes have got on a little ----
-
-my %count = (worker => 0, server => 0, broker => 0);
-for my $round (1 .. $kills)
-{
-	my $what = (qw(worker server broker))[$round % 3];
-	my $before = rows();
-
-	until_true("SELECT $rows > $before + 2000 OR (SELECT count(DISTINCT n) FROM got_known) >= $last", 60);
-	$count{$what}++;
-	if ($what eq 'worker')
-	{
-		# the postmaster restarts all processes then
-		my $pid = '';
-		$node->psql('postgres', q{SELECT pid FROM penstock.stat_pipe WHERE pid IS NOT NULL ORDER BY random() LIMIT 1}, stdout => \$pid);
-		CORE::kill('KILL', $pid) if $pid;
-	}
-	elsif ($what eq 'server') { $node->stop('immediate'); $node->start; }
-	else { $broker->kill; $broker->restart; }
-	ok(until_true('SELECT true', 60), "$what killed: the server answers");
-}
+my $chaos = Penstock::Chaos->new(node => $node, proxy => $proxy, last => 2 * $last, broker => sub { $broker->kill; $broker->restart },
+	progress => '(SELECT count(*) FROM got_known) + (SELECT count(*) FROM got_unknown)');
+$chaos->run($kills);
 for my $pid (@publishers)
 {
 	waitpid($pid, 0);
@@ -102,14 +65,13 @@ for my $pid (@publishers)
 
 for my $table (qw(got_known got_unknown got_sink))
 {
-	ok(until_true("SELECT count(DISTINCT n) = $last FROM $table", 120), "$table: every number has arrived")
+	ok($chaos->until_true("SELECT count(DISTINCT n) = $last FROM $table", 120), "$table: every number has arrived")
 	  or diag(sql("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM $table"), sql('SELECT pipe, state, last_error FROM penstock.stat_pipe'));
 }
 is(sql('SELECT count(*) FROM got_known'), $last, 'messages with ids: each once');
 is(sql('SELECT count(*) FROM got_sink'), $last, 'written to a queue and read again by their ids: each once');
 is(sql('SELECT count(*) FROM penstock.dead_letter'), '0', 'no dead letter');
 note(sql('SELECT count(*) - count(DISTINCT n) FROM got_unknown') . ' came twice without ids');
-note(join ', ', map { "$_ killed $count{$_} times" } sort keys %count);
 
 $node->stop;
 done_testing();

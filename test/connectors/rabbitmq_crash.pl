@@ -1,28 +1,32 @@
-# RabbitMQ: what arrives while workers, the server and the broker are killed.  Three pipes at once: a stream (exactly once), a queue whose
-# messages have ids (exactly once), a queue without (at least once); and a pipe that writes to a queue (at least once).
+# RabbitMQ: what arrives while workers, the server and the broker are killed and the broker is cut off.  Three pipes at once: a stream
+# (exactly once), a queue whose messages have ids (exactly once), a queue without (at least once); and a pipe that writes to a queue (at
+# least once).
 use strict;
 use warnings;
 use Penstock::Test;
+use Penstock::Chaos;
+use Proxy;
 use RabbitMQ;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes 'time';
 
-my $last = $ENV{PENSTOCK_MESSAGES} || 60000;
-my $kills = $ENV{PENSTOCK_KILLS} || 8;
+my $last = $ENV{PENSTOCK_MESSAGES} || 20000;
+my $kills = $ENV{PENSTOCK_KILLS} || 5;
 my $broker = RabbitMQ->start or plan skip_all => RabbitMQ->why;
 my $node = penstock_node('rabbitmq_crash', 'log_statement = none', 'restart_after_crash = on');
 
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 
-my $port = $broker->port;
+my $proxy = Proxy->start($broker->port);
+my $port = $proxy->port;
+my $options = "host '127.0.0.1', port '$port', heartbeat '2 s', connect_timeout '3 s'";
 my ($user, $password) = ($RabbitMQ::user, $RabbitMQ::password);
 $broker->tool('declare', 'stream', 'stream');
 $broker->tool('declare', $_, 'classic') for qw(known unknown sink);
 sql(qq{
 	CREATE EXTENSION penstock_rabbitmq;
-	CREATE SERVER queues FOREIGN DATA WRAPPER rabbitmq OPTIONS (host '127.0.0.1', port '$port');
-	CREATE SERVER streams FOREIGN DATA WRAPPER rabbitmq_stream OPTIONS (host '127.0.0.1', port '$port');
+	CREATE SERVER queues FOREIGN DATA WRAPPER rabbitmq OPTIONS ($options);
+	CREATE SERVER streams FOREIGN DATA WRAPPER rabbitmq_stream OPTIONS ($options);
 	CREATE USER MAPPING FOR CURRENT_USER SERVER queues OPTIONS (username '$user', password '$password');
 	CREATE USER MAPPING FOR CURRENT_USER SERVER streams OPTIONS (username '$user', password '$password');
 	CREATE FOREIGN TABLE stream (n int, "offset" int8 OPTIONS (metadata 'offset')) SERVER streams OPTIONS (queue 'stream');
@@ -52,60 +56,23 @@ for my $what (qw(stream known unknown))
 	push @publishers, $pid;
 }
 
-# until_true(query, seconds): polls through restarts of the server.
-sub until_true
+# ---- kill and cut something again and again ----
+
+my $chaos = Penstock::Chaos->new(node => $node, proxy => $proxy, last => 3 * $last, broker => sub { $broker->kill; $broker->come_back },
+	more => { connections => sub { eval { $broker->ctl('close_all_connections', 'test') } } },
+	progress => '(SELECT count(*) FROM got_stream) + (SELECT count(*) FROM got_known) + (SELECT count(*) FROM got_unknown)');
+$chaos->run($kills);
+for my $pid (@publishers)
 {
-	my ($query, $seconds) = @_;
-	my $end = time + $seconds;
-	my $answer = '';
-	while (time < $end)
-	{
-		return 1 if $node->psql('postgres', $query, stdout => \$answer, timeout => 30) == 0 && $answer eq 't';
-		select(undef, undef, undef, 0.2);
-	}
-	return 0;
+	waitpid($pid, 0);
+	is($?, 0, 'all has been published');
 }
-
-# rows(): how far the pipes are.
-sub rows
-{
-	my $answer = '';
-	$node->psql('postgres', 'SELECT (SELECT count(*) FROM got_stream) + (SELECT count(*) FROM got_known) + (SELECT count(*) FROM got_unknown)',
-		stdout => \$answer);
-	return $answer || 0;
-}
-
-# ---- kill something again and again, whenever the pipes have got on a little ----
-
-my %count = (worker => 0, server => 0, broker => 0, connections => 0);
-for my $round (1 .. $kills)
-{
-	my $what = (qw(worker server connections worker broker server))[$round % 6];
-	my $before = rows();
-
-	until_true("SELECT (SELECT count(*) FROM got_stream) + (SELECT count(*) FROM got_known) + (SELECT count(*) FROM got_unknown)"
-			. " > $before + 2000 OR (SELECT count(*) FROM got_stream) >= $last", 60);
-	$count{$what}++;
-	if ($what eq 'worker')
-	{
-		# the postmaster restarts all processes then
-		my $pid = '';
-		$node->psql('postgres', q{SELECT pid FROM penstock.stat_pipe WHERE pid IS NOT NULL ORDER BY random() LIMIT 1}, stdout => \$pid);
-		CORE::kill('KILL', $pid) if $pid;
-	}
-	elsif ($what eq 'server') { $node->stop('immediate'); $node->start; }
-	elsif ($what eq 'broker') { $broker->kill; $broker->come_back; }
-	else { eval { $broker->ctl('close_all_connections', 'test') }; }
-	ok(until_true('SELECT true', 60), "$what killed: the server answers");
-}
-waitpid($_, 0) for @publishers;
-is($?, 0, 'all has been published');
 
 # ---- all arrives ----
 
 for my $table (qw(got_stream got_known got_unknown))
 {
-	ok(until_true("SELECT count(DISTINCT n) = $last FROM $table", 120), "$table: every number has arrived")
+	ok($chaos->until_true("SELECT count(DISTINCT n) = $last FROM $table", 120), "$table: every number has arrived")
 	  or diag(sql("SELECT count(*), count(DISTINCT n) FROM $table"), sql('SELECT pipe, state, last_error FROM penstock.stat_pipe'));
 }
 is(sql('SELECT count(*) FROM got_known'), $last, 'a queue with message ids: each once');
@@ -120,7 +87,6 @@ is(sql('SELECT count(*) FROM (SELECT at, lag(at) OVER (ORDER BY seq) AS before F
 sql("SELECT penstock.catch_up('sink')");
 my %ids = map { /id=(\S+)/ ? ($1 => 1) : () } split /\n/, $broker->tool('get', 'sink');
 is(scalar(keys %ids), $last, 'what is written to a queue: at least once');
-note(join ', ', map { "$count{$_} $_" } sort keys %count);
 note('twice in the queue without ids: ' . sql('SELECT count(*) - count(DISTINCT n) FROM got_unknown'));
 note('published twice into the stream: ' . (@dump - $last));
 

@@ -191,6 +191,19 @@ $next++;
 like(said("SELECT penstock.begin_produce('events', 'client', $next, $epoch)"), qr/ERROR:  PS011: epoch $epoch of producer "client" is fenced/, 'the older one is fenced');
 $epoch = sql(q{SELECT epoch FROM penstock.producer WHERE producer = 'client'});
 
+# an old snapshot keeps every version of the row: the newest is found all the same, also by who has not seen it yet
+sql('CREATE TABLE kept (batch int) USING stream');
+sql(q{SELECT penstock.new_producer('kept', 'kept')});
+$three->must('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM kept');
+my $loop = 'DO $$ BEGIN FOR b IN %d .. %d LOOP INSERT INTO kept SELECT b WHERE penstock.begin_produce(\'kept\', \'kept\', b); COMMIT; END LOOP; END $$';
+$one->must(sprintf $loop, 1, 1500);
+$two->must(sprintf $loop, 1401, 1600);
+$one->must(sprintf $loop, 1501, 1700);
+is($three->must('SELECT count(*) FROM kept; COMMIT'), '0', 'a snapshot of before is still there');
+is(sql('SELECT count(*), count(DISTINCT batch), max(batch) FROM kept'), '1700|1700|1700', 'batches under an old snapshot');
+is(sql(q{SELECT penstock.begin_produce('kept', 'kept', 1700), penstock.begin_produce('kept', 'kept', 1701)}), 'f|t', 'and a new session finds the last');
+is(sql(q{SET enable_seqscan = off; SELECT sequence FROM penstock.producer WHERE stream = 'kept'::regclass AND producer = 'kept'}), '1701', 'so does the index');
+
 # four at once, each with every batch
 sql('CREATE TABLE many (batch int) USING stream');
 sql(q{SELECT penstock.new_producer('many', 'many')});

@@ -345,7 +345,7 @@ read_section(AmqpDecoder *decoder, const AmqpValue *section, PenstockMessage *me
 
 /*
  * penstock_amqp_decode fills message with what the bytes hold; all of it points into the bytes and into the decoder, and stays until
- * the next call.  Bytes that are no AMQP message become the payload as they are: a format will find fault with them, and
+ * the next call.  Bytes that are no AMQP message, or none at all, become the payload as they are: a format will find fault with them, and
  * they are that message's dead letter.
  */
 void
@@ -363,7 +363,8 @@ penstock_amqp_decode(AmqpDecoder *decoder, const char *bytes, size_t length, Pen
 	MemoryContextSwitchTo(decoder->scratch);
 	resetStringInfo(&decoder->body);
 	decoder->headers.n = decoder->properties.n = decoder->nbodies = 0;
-	decoder->broken = false;
+	/* a message has a body, if only a null */
+	decoder->broken = length == 0;
 	memset(message, 0, sizeof(PenstockMessage));
 	message->partition = "";
 
@@ -381,7 +382,7 @@ penstock_amqp_decode(AmqpDecoder *decoder, const char *bytes, size_t length, Pen
 	{
 		memset(message, 0, sizeof(PenstockMessage));
 		message->partition = "";
-		message->payload = bytes;
+		message->payload = length > 0 ? bytes : "";
 		message->length = (int) length;
 		decoder->headers.n = decoder->properties.n = 0;
 	}

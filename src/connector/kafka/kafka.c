@@ -51,6 +51,7 @@ static const PenstockConnectorOption options[] = {
 		 "whether the broker's certificate must name the host that was connected to"),
 	TEXT("client_id", SERVER, "name under which the brokers' logs and quotas know the client"),
 	NUMBER("connect_timeout", SERVER, TIME, "10 s", 100, 5 * MINUTE, "longest wait for a broker to answer"),
+	NUMBER("request_timeout", SERVER, TIME, "30 s", 1000, 5 * MINUTE, "a broker that does not answer a request for so long is taken for gone"),
 	{"librdkafka", BOTH, PENSTOCK_OPTION_TEXT,
 		"further settings of the client library, 'name=value, name=value'", .superuser_only = true},
 

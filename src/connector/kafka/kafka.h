@@ -52,6 +52,7 @@ extern bool penstock_kafka_client_open(KafkaClient *client, rd_kafka_type_t type
 									   PenstockFault *fault);
 extern const struct rd_kafka_metadata *penstock_kafka_metadata(KafkaClient *client, rd_kafka_topic_t *topic,
 															   PenstockFault *fault);
+extern int64 penstock_kafka_request_timeout(const PenstockQueue *queue);
 extern void penstock_kafka_client_end_with_context(KafkaClient *client);
 extern void penstock_kafka_client_close(KafkaClient *client);
 

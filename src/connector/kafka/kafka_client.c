@@ -155,6 +155,18 @@ set_further(rd_kafka_conf_t *conf, const char *text, PenstockFault *fault)
 	return true;
 }
 
+/*
+ * penstock_kafka_request_timeout returns how long (ms) an answer may take.  Answers come in order, so what is asked behind a fetch waits as
+ * long as that.
+ */
+int64
+penstock_kafka_request_timeout(const PenstockQueue *queue)
+{
+	const PenstockConnectorApi *api = penstock_connector_api();
+
+	return Max(api->option_int(queue, "request_timeout"), api->option_int(queue, "fetch_wait_max") + 1000);
+}
+
 static bool
 set_connection(rd_kafka_conf_t *conf, const PenstockQueue *queue, PenstockFault *fault)
 {
@@ -168,6 +180,7 @@ set_connection(rd_kafka_conf_t *conf, const PenstockQueue *queue, PenstockFault 
 		{"log_level", NULL, "4"},
 		{"reconnect.backoff.ms", NULL, "100"},
 		{"reconnect.backoff.max.ms", NULL, "10000"},
+		{"socket.keepalive.enable", NULL, "true"},
 		{"topic.metadata.propagation.max.ms", NULL, "5000"},
 		{NULL}
 	};
@@ -187,6 +200,7 @@ set_connection(rd_kafka_conf_t *conf, const PenstockQueue *queue, PenstockFault 
 	};
 	const PenstockConnectorApi *api = penstock_connector_api();
 	const char *protocol = api->option(queue, "security_protocol");
+	const char *timeout = psprintf(INT64_FORMAT, penstock_kafka_request_timeout(queue));
 	const KafkaSetting *tables[3] = {plain,
 		strstr(protocol, "ssl") ? ssl : NULL,
 		strncmp(protocol, "sasl", 4) == 0 ? sasl : NULL};
@@ -195,7 +209,7 @@ set_connection(rd_kafka_conf_t *conf, const PenstockQueue *queue, PenstockFault 
 		for (const KafkaSetting *s = tables[t]; s && s->name; s++)
 			if (!set(conf, s->name, s->option ? api->option(queue, s->option) : s->value, fault))
 				return false;
-	return true;
+	return set(conf, "socket.timeout.ms", timeout, fault);
 }
 
 static bool

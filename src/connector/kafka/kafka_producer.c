@@ -61,8 +61,9 @@ connect_producer(PenstockProducer *producer, PenstockFault *fault)
 	const char *batch = psprintf(INT64_FORMAT, api->option_int(queue, "batch_size"));
 	const char *largest = psprintf(INT64_FORMAT, api->option_int(queue, "max_message_size"));
 	const char *timeout = psprintf(INT64_FORMAT, api->option_int(queue, "delivery_timeout"));
-	/* the library wants it to be no shorter than the message's */
-	const char *transaction = psprintf(INT64_FORMAT, Max(api->option_int(queue, "delivery_timeout"), INT64CONST(60000)));
+	/* the library wants it to be no shorter than the message's, and longer than a request's */
+	int64		longest = Max(api->option_int(queue, "delivery_timeout"), penstock_kafka_request_timeout(queue) + 1000);
+	const char *transaction = psprintf(INT64_FORMAT, Max(longest, INT64CONST(60000)));
 	const KafkaSetting settings[] = {
 		{"acks", "acks"},
 		{"enable.idempotence", NULL, api->option_bool(queue, "idempotence") ? "true" : "false"},

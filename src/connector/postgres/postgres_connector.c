@@ -410,6 +410,9 @@ wait_for(PenstockConsumer *consumer, PenstockWaitFor *wait)
 		if (consumer->state == POSTGRES_STREAMING)
 			wait->timeout = Max(0, consumer->status_interval -
 								TimestampDifferenceMilliseconds(consumer->last_status, GetCurrentTimestamp()));
+		else if (consumer->receive_timeout > 0)
+			wait->timeout = Max(0, consumer->receive_timeout + 1 -
+								TimestampDifferenceMilliseconds(consumer->last_message, GetCurrentTimestamp()));
 	}
 }
 

@@ -21,6 +21,7 @@ typedef struct PostgresSession
 	const char *password;		/* to be kept out of messages, or NULL */
 	bool		trusted;		/* belongs to a superuser */
 	bool		counted;		/* among the server's open files */
+	bool		heard;			/* something has come; whoever looks at it clears it */
 	int			timeout;		/* ms for what should be quick */
 } PostgresSession;
 
@@ -278,6 +279,7 @@ struct PenstockConsumer
 	/* copy */
 	List	   *tables;
 	int			table;			/* that is being copied */
+	bool		has_begun;		/* the server has: its rows come */
 	PostgresSpool *spool;		/* NULL: there is none any more */
 	StringInfoData line;
 

@@ -9,12 +9,14 @@
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 
 #include "connector/postgres/postgres_connector.h"
 
 /* fetch does not stay longer than that where nothing is given */
 #define SLICE 100				/* ms */
+#define ROWS_AT_ONCE 1000		/* until it looks at the time */
 
 /* ---- the slot ---- */
 
@@ -39,15 +41,21 @@ penstock_postgres_create_slot(PenstockConsumer *consumer, bool export, PenstockF
 												   export ? "EXPORT_SNAPSHOT" : "NOEXPORT_SNAPSHOT")))
 		return penstock_postgres_fault(&consumer->main, NULL, "lost the connection", fault);
 	consumer->state = POSTGRES_CREATING;
+	consumer->last_message = GetCurrentTimestamp();
 	return PENSTOCK_OK;
 }
 
+/* Asks for a table.  The server says that it has begun with its first rows, which may be long: fetch looks for that. */
 static PenstockOutcome
 start_table(PenstockConsumer *consumer, PenstockFault *fault)
 {
 	PostgresTable *table = list_nth(consumer->tables, consumer->table);
 
-	return penstock_postgres_begin(&consumer->copy, table->command, PGRES_COPY_OUT, fault);
+	consumer->has_begun = false;
+	consumer->last_message = GetCurrentTimestamp();
+	if (PQsendQuery(consumer->copy.conn, table->command))
+		return PENSTOCK_OK;
+	return penstock_postgres_fault(&consumer->copy, NULL, "lost the connection", fault);
 }
 
 /* Makes the tables known, as if pgoutput had described them. */
@@ -138,6 +146,30 @@ time_is_up(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(now) > SLICE;
 }
 
+/* Does the table's copy come already?  An outcome that is not OK: it will not. */
+static bool
+copy_comes(PenstockConsumer *consumer, PenstockOutcome *outcome, PenstockFault *fault)
+{
+	PGresult   *result;
+
+	*outcome = PENSTOCK_OK;
+	if (consumer->has_begun)
+		return true;
+	if (PQflush(consumer->copy.conn) < 0 || !penstock_postgres_receive(&consumer->copy))
+	{
+		*outcome = penstock_postgres_fault(&consumer->copy, NULL, "lost the connection", fault);
+		return false;
+	}
+	if (PQisBusy(consumer->copy.conn))
+		return false;
+	result = PQgetResult(consumer->copy.conn);
+	consumer->has_begun = PQresultStatus(result) == PGRES_COPY_OUT;
+	if (!consumer->has_begun)
+		*outcome = penstock_postgres_fault(&consumer->copy, result, "could not copy the table", fault);
+	PQclear(result);
+	return consumer->has_begun;
+}
+
 /*
  * Takes the next row of the table being copied, as a message in consumer->line; false: there is none now.  *done: nor will there be.
  */
@@ -146,11 +178,13 @@ next_line(PenstockConsumer *consumer, bool *done, PenstockOutcome *outcome, Pens
 {
 	PostgresTable *table = list_nth(consumer->tables, consumer->table);
 	PGresult   *result;
-	int			length = PQgetCopyData(consumer->copy.conn, &consumer->data, 1);
+	int			length;
 	bool		good;
 
 	*done = false;
-	*outcome = PENSTOCK_OK;
+	if (!copy_comes(consumer, outcome, fault))
+		return false;
+	length = PQgetCopyData(consumer->copy.conn, &consumer->data, 1);
 	if (length == 0)
 	{
 		if (!penstock_postgres_receive(&consumer->copy))
@@ -205,7 +239,9 @@ copy_to_spool(PenstockConsumer *consumer, PenstockFault *fault)
 	INSTR_TIME_SET_CURRENT(start);
 	while (!done)
 	{
-		for (int i = 0; i < 1000 && next_line(consumer, &done, &outcome, fault); i++)
+		int			rows = 0;
+
+		for (; rows < ROWS_AT_ONCE && next_line(consumer, &done, &outcome, fault); rows++)
 			penstock_postgres_spool_add(consumer->spool, consumer->line.data, consumer->line.len);
 		if (outcome != PENSTOCK_OK)
 			return outcome;
@@ -219,15 +255,65 @@ copy_to_spool(PenstockConsumer *consumer, PenstockFault *fault)
 			consumer->more = true;
 			return PENSTOCK_OK;
 		}
-		if (!done && !PQisBusy(consumer->copy.conn))
-			continue;
-		if (!done)
+		/* the next one has not come yet */
+		if (!done && rows < ROWS_AT_ONCE)
 			return PENSTOCK_OK;
 	}
 	penstock_postgres_disconnect(&consumer->copy);
 	penstock_postgres_spool_complete(consumer->spool);
 	penstock_postgres_spool_open(consumer->spool, 0);
 	consumer->state = POSTGRES_GIVING;
+	return PENSTOCK_OK;
+}
+
+/* ---- silence ---- */
+
+/* Asks over another connection: is the server at work for that one, or wants to send and cannot? */
+static PenstockOutcome
+ask_about(PenstockConsumer *consumer, PostgresSession *session, bool *works, PenstockFault *fault)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "penstock question", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	PostgresSession *other = penstock_postgres_new_session(consumer->queue);
+	PenstockOutcome outcome = PENSTOCK_OK;
+	PostgresRows *rows = NULL;
+	const char *value = NULL;
+
+	if (penstock_postgres_connect(other, consumer->queue, false, &outcome, fault))
+		rows = penstock_postgres_query(other, psprintf("SELECT state IN ('active', 'disabled') AND wait_event IS DISTINCT FROM 'ClientWrite'"
+													   " FROM pg_catalog.pg_stat_activity WHERE pid = %d", PQbackendPID(session->conn)),
+									   &outcome, fault);
+	if (rows != NULL && rows->n == 1)
+		value = penstock_postgres_value(rows, 0, 0);
+	*works = value != NULL && *value == 't';
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return outcome;
+}
+
+/*
+ * Has nothing come for too long from a server that was asked to do something?  It cannot say that it is still at work, so somebody else is
+ * asked.
+ */
+static PenstockOutcome
+check_silence(PenstockConsumer *consumer, PostgresSession *session, PenstockFault *fault)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	PenstockOutcome outcome;
+	bool		works;
+
+	if (session->heard)
+		consumer->last_message = now;
+	session->heard = false;
+	if (consumer->receive_timeout == 0 || !TimestampDifferenceExceeds(consumer->last_message, now, consumer->receive_timeout))
+		return PENSTOCK_OK;
+	outcome = ask_about(consumer, session, &works, fault);
+	if (outcome != PENSTOCK_OK)
+		return outcome;
+	if (!works)
+		return penstock_fault(fault, PENSTOCK_AWAY, ERRCODE_CONNECTION_FAILURE, "server \"%s\" has been silent for %ld s", session->server,
+							  TimestampDifferenceMilliseconds(consumer->last_message, now) / 1000);
+	consumer->last_message = GetCurrentTimestamp();
 	return PENSTOCK_OK;
 }
 
@@ -321,17 +407,27 @@ give_rows(PenstockConsumer *consumer, PenstockBatch *batch, PenstockFault *fault
 PenstockOutcome
 penstock_postgres_fetch_copy(PenstockConsumer *consumer, PenstockBatch *batch, PenstockFault *fault)
 {
-	switch (consumer->state)
+	PostgresSession *session = consumer->state == POSTGRES_CREATING ? &consumer->main : &consumer->copy;
+	PostgresState state = consumer->state;
+	PenstockOutcome outcome;
+
+	switch (state)
 	{
 		case POSTGRES_CREATING:
-			return create_slot_answer(consumer, fault);
+			outcome = create_slot_answer(consumer, fault);
+			break;
 		case POSTGRES_COPYING:
-			return copy_to_spool(consumer, fault);
+			outcome = copy_to_spool(consumer, fault);
+			break;
 		case POSTGRES_GIVING:
 			return give_spool(consumer, batch, fault);
 		case POSTGRES_BROWSING:
-			return give_rows(consumer, batch, fault);
+			outcome = give_rows(consumer, batch, fault);
+			break;
 		default:
 			return PENSTOCK_END;
 	}
+	if (outcome == PENSTOCK_OK && consumer->state == state && !consumer->more)
+		outcome = check_silence(consumer, session, fault);
+	return outcome;
 }

@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -302,9 +304,16 @@ penstock_postgres_disconnect(PostgresSession *session)
 
 /* ---- asking ---- */
 
+/*
+ * penstock_postgres_receive takes what has arrived, and notes whether anything has: a large message takes long to be whole.
+ */
 bool
 penstock_postgres_receive(PostgresSession *session)
 {
+	struct pollfd socket = {.fd = PQsocket(session->conn), .events = POLLIN};
+
+	if (poll(&socket, 1, 0) == 1)
+		session->heard = true;
 	return PQconsumeInput(session->conn) != 0;
 }
 

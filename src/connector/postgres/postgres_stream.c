@@ -542,7 +542,8 @@ penstock_postgres_fetch_changes(PenstockConsumer *consumer, PenstockBatch *batch
 	if (full)
 		consumer->more = true;
 	if (outcome == PENSTOCK_OK)
-		outcome = check_silence(consumer, heard || full, fault);
+		outcome = check_silence(consumer, heard || full || consumer->main.heard, fault);
+	consumer->main.heard = false;
 	return outcome;
 }
 

@@ -14,7 +14,8 @@ import org.apache.activemq.artemis.spi.core.security.jaas.InVMLoginModule;
  * An Artemis broker for the tests: Artemis FOLDER USER PASSWORD PORT [TLSPORT=KEYSTORE ...].
  *
  * USER may use every address; "reader" with the same password may only read. Addresses are made when they are first used,
- * but not below "strict."; those below "full." refuse messages beyond 20 kB. Ends when its standard input ends.
+ * but not below "strict."; those below "full." refuse messages beyond 20 kB. A client that is silent for the property "idle" (ms) is
+ * taken for gone. Ends when its standard input ends.
  */
 public class Artemis {
 	public static void main(String[] args) throws Exception {
@@ -27,7 +28,8 @@ public class Artemis {
 		configuration.setJournalFileSize(4 << 20).setJournalBufferTimeout_NIO(500000).setSecurityEnabled(true)
 				.setJMXManagementEnabled(false).setGlobalMaxSize(100 << 20).setMaxDiskUsage(-1);
 		configuration.setSecurityInvalidationInterval(0);
-		configuration.addAcceptorConfiguration("plain", "tcp://127.0.0.1:" + args[3] + "?protocols=AMQP");
+		configuration.addAcceptorConfiguration("plain", "tcp://127.0.0.1:" + args[3] + "?protocols=AMQP;amqpIdleTimeout="
+				+ Long.getLong("idle", 60000));
 		for (int i = 4; i < args.length; i++) {
 			String[] tls = args[i].split("=", 2);
 			configuration.addAcceptorConfiguration("tls" + i, "tcp://127.0.0.1:" + tls[0] + "?protocols=AMQP;sslEnabled=true"

@@ -8,9 +8,11 @@
  *	  delete TOPIC
  *	  partitions TOPIC PARTITIONS				more partitions
  *	  cut TOPIC PARTITION OFFSET				deletes what is before the offset
- *	  produce TOPIC FIRST LAST [SIZE]			{"n": ...}, padded to SIZE, key n, any partition
+ *	  produce TOPIC FIRST LAST [SIZE [RATE [FILE]]]	{"n": ...}, padded to SIZE, key n, any partition; RATE: so many a second;
+ *						FILE gets number, partition and offset of what is confirmed
  *	  lines TOPIC PARTITION [KEY]				each line of the input a message; KEY \t before
  *	  consume TOPIC PARTITIONS COUNT			batches to nowhere; prints messages and seconds
+ *	  dump TOPIC PARTITIONS						partition, offset and payload of all messages there are, one a line
  *	  ping MILLISECONDS							does a broker answer?
  *	  group GROUP TOPIC PARTITIONS				committed offsets, one a line
  */
@@ -21,6 +23,7 @@
 #include <time.h>
 
 static int	failed;
+static FILE *receipts;
 static char errstr[512];
 
 static void
@@ -44,6 +47,8 @@ delivered(rd_kafka_t *rk, const rd_kafka_message_t *message, void *opaque)
 {
 	if (message->err && failed++ == 0)
 		fprintf(stderr, "kafka_tool: %s\n", rd_kafka_err2str(message->err));
+	if (receipts)
+		fprintf(receipts, "%.*s\t%d\t%lld\n", (int) message->key_len, (char *) message->key, message->partition, (long long) message->offset);
 }
 
 static rd_kafka_t *
@@ -186,10 +191,13 @@ produce(rd_kafka_t *rk, int argc, char **argv)
 	long long	first = atoll(argv[2]);
 	long long	last = atoll(argv[3]);
 	int			size = argc > 4 ? atoi(argv[4]) : 0;
+	double		rate = argc > 5 ? atof(argv[5]) : 0;
 	char		key[32];
 	char	   *value = malloc(size + 64);
 	double		start = now();
 
+	if (argc > 6)
+		receipts = fopen(argv[6], "w");
 	for (long long n = first; n <= last; n++)
 	{
 		int			key_size = snprintf(key, sizeof(key), "%lld", n);
@@ -205,6 +213,8 @@ produce(rd_kafka_t *rk, int argc, char **argv)
 			value[length] = 'a' + (n + length) * 31 % 26, length++;
 		length += sprintf(value + length, "\"}");
 		send_one(rk, argv[1], RD_KAFKA_PARTITION_UA, key, key_size, value, length);
+		while (rate > 0 && (n - first) / rate > now() - start)
+			rd_kafka_poll(rk, 5);
 	}
 	rd_kafka_flush(rk, 120000);
 	printf("%lld %.3f\n", last - first + 1, now() - start);
@@ -263,6 +273,36 @@ consume(rd_kafka_t *rk, int argc, char **argv)
 	printf("%lld %.3f\n", seen, now() - start);
 }
 
+/* To the ends as they are when it begins. */
+static void
+dump(rd_kafka_t *rk, char **argv)
+{
+	for (int i = 0; i < atoi(argv[2]); i++)
+	{
+		rd_kafka_topic_t *topic = rd_kafka_topic_new(rk, argv[1], NULL);
+		int64_t		low;
+		int64_t		high;
+		int64_t		next;
+
+		if (rd_kafka_query_watermark_offsets(rk, argv[1], i, &low, &high, 30000))
+			fail("dump", "no answer");
+		rd_kafka_consume_start(topic, i, RD_KAFKA_OFFSET_BEGINNING);
+		for (next = low; next < high;)
+		{
+			rd_kafka_message_t *message = rd_kafka_consume(topic, i, 30000);
+
+			if (message == NULL)
+				fail("dump", "no message");
+			if (message->err)
+				fail("dump", rd_kafka_message_errstr(message));
+			next = message->offset + 1;
+			printf("%d\t%lld\t%.*s\n", i, (long long) message->offset, (int) message->len, (char *) message->payload);
+			rd_kafka_message_destroy(message);
+		}
+		rd_kafka_consume_stop(topic, i);
+	}
+}
+
 static void
 group(int argc, char **argv, char *servers)
 {
@@ -298,6 +338,8 @@ main(int argc, char **argv)
 
 	if (strcmp(command, "consume") == 0)
 		consume(make(RD_KAFKA_CONSUMER, argv[1]), argc - 2, argv + 2);
+	else if (strcmp(command, "dump") == 0)
+		dump(make(RD_KAFKA_CONSUMER, argv[1]), argv + 2);
 	else if (strcmp(command, "group") == 0)
 		group(argc - 2, argv + 2, argv[1]);
 	else if (strcmp(command, "produce") == 0)

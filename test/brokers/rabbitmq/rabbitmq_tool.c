@@ -128,6 +128,8 @@ publish(int argc, char **argv)
 			usleep(100000);
 			continue;
 		}
+		/* the limit is for one absence of the broker */
+		tries = 1;
 		amqp_confirm_select(conn, 1);
 		if (amqp_get_rpc_reply(conn).reply_type != AMQP_RESPONSE_NORMAL)
 			continue;
