@@ -96,3 +96,13 @@ COMMENT ON COLUMN penstock.dead_letter.redrive IS 'to be sent again';
 ALTER TABLE penstock.dead_letter ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owner ON penstock.dead_letter USING (pg_catalog.pg_has_role(owner::oid, 'MEMBER'));
 GRANT SELECT, DELETE, UPDATE (redrive) ON penstock.dead_letter TO PUBLIC;
+
+-- A publication FOR ALL TABLES has the ordinary tables among ours: their rows stay where they mean something, and have an identity, so that they can be
+-- changed where they are published.
+CREATE FUNCTION penstock.not_replicated() RETURNS trigger
+  AS 'MODULE_PATHNAME', 'penstock_not_replicated' LANGUAGE C;
+COMMENT ON FUNCTION penstock.not_replicated() IS 'leaves out what logical replication brings';
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON penstock.dead_letter
+  FOR EACH ROW EXECUTE FUNCTION penstock.not_replicated();
+ALTER TABLE penstock.dead_letter ENABLE REPLICA TRIGGER not_replicated;
+ALTER TABLE penstock.dead_letter REPLICA IDENTITY USING INDEX dead_letter_id;

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "commands/trigger.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -20,6 +21,8 @@
 #include "catalogue/own_table.h"
 #include "compat/compat.h"
 #include "util/errors.h"
+
+PG_FUNCTION_INFO_V1(penstock_not_replicated);
 
 Oid
 penstock_own_table_oid(const char *name)
@@ -106,4 +109,17 @@ penstock_own_table_delete(const char *name, int natts, Oid key)
 	}
 	table_close(table.rel, NoLock);
 	CommandCounterIncrement();
+}
+
+/*
+ * penstock_not_replicated() → trigger: the row is left out.  It is enabled where logical replication writes, and only there.
+ */
+Datum
+penstock_not_replicated(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("penstock.not_replicated() was not called by a trigger")));
+	PG_RETURN_POINTER(NULL);
 }

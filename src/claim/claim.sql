@@ -192,6 +192,19 @@ CREATE SEQUENCE penstock.claim_dictionary_id_seq OWNED BY penstock.claim_diction
 COMMENT ON TABLE penstock.claim_dictionary IS
   'dictionaries of classes of payloads; the newest of a class is used for storing, all are needed for reading';
 
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON penstock.claim_object
+  FOR EACH ROW EXECUTE FUNCTION penstock.not_replicated();
+ALTER TABLE penstock.claim_object ENABLE REPLICA TRIGGER not_replicated;
+ALTER TABLE penstock.claim_object REPLICA IDENTITY FULL;
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON penstock.claim_owner
+  FOR EACH ROW EXECUTE FUNCTION penstock.not_replicated();
+ALTER TABLE penstock.claim_owner ENABLE REPLICA TRIGGER not_replicated;
+ALTER TABLE penstock.claim_owner REPLICA IDENTITY FULL;
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON penstock.claim_dictionary
+  FOR EACH ROW EXECUTE FUNCTION penstock.not_replicated();
+ALTER TABLE penstock.claim_dictionary ENABLE REPLICA TRIGGER not_replicated;
+ALTER TABLE penstock.claim_dictionary REPLICA IDENTITY FULL;
+
 CREATE SEQUENCE penstock.claim_deduplicated;
 CREATE SEQUENCE penstock.claim_collected;
 COMMENT ON SEQUENCE penstock.claim_deduplicated IS 'counts payloads that were stored already when they came';

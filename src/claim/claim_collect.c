@@ -64,27 +64,21 @@ typedef struct Collected
 	int64		waiting;
 } Collected;
 
-/* All objects are looked for in all columns: with estimates as they are before an ANALYZE, a nested loop might never end. */
-static void
-run_over_all(const char *query, int nargs, Oid *types, Datum *values, bool read_only, int expected)
-{
-	int			level = NewGUCNestLevel();
-
-	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	penstock_claim_run(query, nargs, types, values, read_only, expected);
-	AtEOXact_GUC(true, level);
-}
-
 /* ---- steps ---- */
 
 /* Marks what no column holds. */
 static void
 mark(void)
 {
+	int			level = NewGUCNestLevel();
+
+	/* with estimates as they are before an ANALYZE, a nested loop over all objects and columns might never end */
+	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	/* (a time after that of the snapshot, see oldest_start) */
-	run_over_all(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
+	penstock_claim_run(psprintf("UPDATE penstock.claim_object AS t SET unheld_since = pg_catalog.clock_timestamp() FROM"
 				 " (SELECT o.ctid FROM penstock.claim_object AS o WHERE o.unheld_since IS NULL AND %s FOR NO KEY UPDATE OF o SKIP LOCKED) AS n"
 				 " WHERE t.ctid OPERATOR(pg_catalog.=) n.ctid", penstock_claim_unheld()), 0, NULL, NULL, false, SPI_OK_UPDATE);
+	AtEOXact_GUC(true, level);
 }
 
 /*

@@ -18,7 +18,8 @@
 #include "util/stop_point.h"
 
 /* Rows that may be duplicates, looked at at once. */
-#define MERGE_STEP 100000
+#define STEP 100000
+#define ANOTHER "EXISTS (SELECT FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)"
 
 /*
  * A row that may be a duplicate, and that this transaction has locked, is removed if there is another one, which is locked, too, so that no other
@@ -37,7 +38,7 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	/* (none if this one was changed when others were removed) */
 	penstock_claim_run("SELECT p.ctid FROM penstock.claim_object AS o, penstock.claim_object AS p WHERE o.ctid OPERATOR(pg_catalog.=) $1"
 		" AND p.claim OPERATOR(pg_catalog.=) $2 AND p.ctid OPERATOR(pg_catalog.<>) $1 LIMIT 1 FOR NO KEY UPDATE OF p SKIP LOCKED",
-					   2, types, values, false, SPI_OK_SELECT);
+		2, types, values, false, SPI_OK_SELECT);
 	other = SPI_processed > 0;
 	if (other)
 		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -64,8 +65,6 @@ merge_duplicate(const Datum *row, const bool *row_null)
 	return other;
 }
 
-#define ANOTHER "EXISTS (SELECT FROM penstock.claim_object AS p WHERE p.claim OPERATOR(pg_catalog.=) o.claim AND p.ctid OPERATOR(pg_catalog.<>) o.ctid)"
-
 /*
  * Puts together what was written twice.  Returns true if anything was.  Of the rows that may be duplicates, those are none that nobody else
  * is writing the payload of, and that are, by a snapshot taken after that was seen, alone.
@@ -82,8 +81,8 @@ merge_pass(void)
 	int			nquiet = 0;
 	bool		any = false;
 
-	penstock_claim_run(psprintf("SELECT o.ctid, o.claim FROM penstock.claim_object AS o WHERE o.duplicate LIMIT %d FOR UPDATE SKIP LOCKED", MERGE_STEP),
-		0, NULL, NULL, false, SPI_OK_SELECT);
+	penstock_claim_run(psprintf("SELECT o.ctid, o.claim FROM penstock.claim_object AS o WHERE o.duplicate LIMIT %d FOR UPDATE SKIP LOCKED", STEP),
+					   0, NULL, NULL, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	if (n == 0)
@@ -100,11 +99,11 @@ merge_pass(void)
 			quiet[nquiet++] = all[i];
 	}
 	values[0] = PointerGetDatum(construct_array(quiet, nquiet, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
-	penstock_claim_run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND NOT " ANOTHER, 1, types, values,
-		false, SPI_OK_UPDATE);
+	penstock_claim_run("UPDATE penstock.claim_object AS o SET duplicate = NULL WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND NOT " ANOTHER,
+					   1, types, values, false, SPI_OK_UPDATE);
 	values[0] = PointerGetDatum(construct_array(all, n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
 	penstock_claim_run("SELECT o.ctid, o.claim, o.loid, o.expires_at, o.unheld_since, o.stored FROM penstock.claim_object AS o"
-		" WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND o.duplicate AND " ANOTHER, 1, types, values, false, SPI_OK_SELECT);
+					   " WHERE o.ctid OPERATOR(pg_catalog.=) ANY ($1) AND o.duplicate AND " ANOTHER, 1, types, values, false, SPI_OK_SELECT);
 	rows = SPI_tuptable;
 	n = SPI_processed;
 	for (int i = 0; i < n; i++)
