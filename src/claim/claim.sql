@@ -210,6 +210,9 @@ CREATE SEQUENCE penstock.claim_collected;
 COMMENT ON SEQUENCE penstock.claim_deduplicated IS 'counts payloads that were stored already when they came';
 COMMENT ON SEQUENCE penstock.claim_collected IS 'counts payloads that were collected';
 
+-- whoever may dump a database can read these; the other two have what is in payloads, and need a grant
+GRANT SELECT ON penstock.claim_owner, penstock.claim_owner_id_seq, penstock.claim_dictionary_id_seq, penstock.claim_deduplicated,
+  penstock.claim_collected TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('penstock.claim_object', '');
 SELECT pg_catalog.pg_extension_config_dump('penstock.claim_owner', '');
 SELECT pg_catalog.pg_extension_config_dump('penstock.claim_owner_id_seq', '');

@@ -121,14 +121,14 @@ check('halves', 'schema, then data');
 
 # by who is not a superuser: states are for owners and for members of pg_read_all_data
 $node->command_fails([ 'pg_dump', '-U', 'reader', '-f', "$path/none.sql", $node->connstr('kept') ], 'who may not read the streams cannot dump them');
-sql('GRANT SELECT ON penstock.saved_state TO keeper');
+sql('GRANT SELECT ON penstock.saved_state, penstock.claim_object, penstock.claim_dictionary TO keeper');
 dump_to('keeper.sql', 'keeper');
 restore('by_owner', 'keeper.sql');
 check('by_owner', 'by the owner');
 dump_to('auditor.sql', 'auditor');
 restore('by_auditor', 'auditor.sql');
 check('by_auditor', 'by a member of pg_read_all_data');
-sql('GRANT SELECT ON penstock.saved_state, events, small, ' . join(', ', @views) . ' TO reader');
+sql('GRANT SELECT ON penstock.saved_state, penstock.claim_object, penstock.claim_dictionary, events, small, ' . join(', ', @views) . ' TO reader');
 $node->command_fails_like([ 'pg_dump', '-U', 'reader', '-f', "$path/reader.sql", $node->connstr('kept') ],
 	qr/permission denied for the state of continuous view/, 'who may only read is told that it would not be whole');
 
