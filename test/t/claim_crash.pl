@@ -150,6 +150,21 @@ sub rows
 
 sub as_text { my ($s) = @_; return join("\n", map { my $t = $_; map { "$t $_ $s->{$t}{$_}" } sort keys %{ $s->{$t} } } sort keys %$s); }
 
+# ---- at every stop point ----
+
+for my $point (qw(claim_after_pages claim_before_merge claim_after_lock claim_after_delete))
+{
+	sql(q{SELECT penstock.claim_store(data) FROM payloads WHERE n IN (4, 7)});
+	my $victim = Penstock::Session->new($node);
+	$victim->query("SET penstock.stop_points = '$point:crash'; BEGIN; INSERT INTO brief (c) SELECT penstock.claim_store(data) FROM payloads WHERE n > 15;
+		SELECT penstock.claim_store(data) FROM payloads WHERE n IN (4, 7); UPDATE penstock.claim_object SET duplicate = true; SELECT penstock.claim_collect(grace => '0'); COMMIT");
+	ok(!defined $victim->query('SELECT 1') || $victim->{buffer} =~ /connection to server was lost|server closed/, "killed at $point");
+	$node->poll_query_until('postgres', 'SELECT true') or die 'the server does not come back';
+	check_claims($node, 'postgres', $payloads, $point, @columns);
+}
+
+# ---- at random ----
+
 my ($done, $checked, %count) = (0, 0);
 my $kills = $ENV{PENSTOCK_KILLS} || 8;
 for my $round (1 .. $kills)
