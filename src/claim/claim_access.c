@@ -27,6 +27,7 @@
 #include "nodes/supportnodes.h"
 #include "parser/parse_func.h"
 #include "parser/parsetree.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -198,7 +199,12 @@ count_in(const ClaimColumn *column, const PenstockClaim *claim, int limit)
 	char	   *query;
 
 	/* a schema that the role may not look into would be an error */
-	if (!may_read(column) || !penstock_claim_column_lock(column) || !penstock_schema_usable(get_rel_namespace(column->relid)))
+	if (!may_read(column))
+		return 0;
+	/* counting waits for nobody who is changing a table, and so takes part in no deadlock */
+	if (limit == 0 && !ConditionalLockRelationOid(column->relid, AccessShareLock))
+		return 0;
+	if (!penstock_claim_column_lock(column) || !penstock_schema_usable(get_rel_namespace(column->relid)))
 		return 0;
 	query = psprintf("SELECT %s FROM %s%s WHERE $1 OPERATOR(pg_catalog.=) %s%s%s%s",
 					 limit ? "" : "pg_catalog.count(*)", limit ? "" : "ONLY ", penstock_claim_column_relation(column),
