@@ -39,7 +39,15 @@ penstock_claim_holders(bool some)
 		char	   *relation;
 		char	   *name;
 
-		if (column->relkind == RELKIND_PARTITIONED_TABLE || column->persistence == RELPERSISTENCE_TEMP || !penstock_claim_column_lock(column))
+		if (column->relkind == RELKIND_PARTITIONED_TABLE || column->persistence == RELPERSISTENCE_TEMP)
+			continue;
+		/* one that is new since penstock_claim_lock_columns: rows are locked by now, so it is not waited for */
+		if (some && !ConditionalLockRelationOid(column->relid, AccessShareLock))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("claims cannot be collected while a table that is new is being changed"),
+					 errhint("Call penstock.claim_collect() again; the background does so by itself.")));
+		if (!penstock_claim_column_lock(column))
 			continue;
 		relation = penstock_claim_column_relation(column);
 		name = penstock_claim_column_name(column);
