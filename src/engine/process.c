@@ -35,6 +35,7 @@ worker_exit(int code, Datum arg)
 	if (mine->state == PENSTOCK_WORKER_RUNNING && mine->pid == MyProcPid)
 	{
 		mine->pid = 0;
+		mine->pipe_stat.loaded = false;
 		if (TimestampDifferenceExceeds(mine->started_at, now, STABLE_AFTER))
 			mine->pause = 0;
 		mine->pause = Min(Max(mine->pause * 2, 1), LONGEST_PAUSE);
@@ -79,6 +80,7 @@ penstock_process_attach(int slot)
 		dboid = mine->dboid;
 		mine->state = PENSTOCK_WORKER_RUNNING;
 		mine->pid = MyProcPid;
+		mine->pipe_stat.loaded = false;
 		mine->started_at = GetCurrentTimestamp();
 		/* it may start the next one now */
 		penstock_launcher_call();

@@ -49,6 +49,7 @@ typedef struct PenstockPipeStat
 	double		last_batch_ms;
 	double		total_ms;
 	TimestampTz last_batch_at;
+	bool		loaded;			/* its worker knows it, and removes what it has outside when it is dropped */
 	bool		waiting;		/* the source is away, or refuses: source_error says why */
 	TimestampTz retry_at;
 	char		source_error[PENSTOCK_ERROR_LENGTH];

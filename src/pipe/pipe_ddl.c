@@ -353,7 +353,7 @@ penstock_pipe_consumer_name(Oid pipe)
 	return psprintf("penstock-%016llx-%u-%u", (unsigned long long) GetSystemIdentifier(), MyDatabaseId, pipe);
 }
 
-/* Does a worker serve the pipe now? */
+/* Does a worker serve the pipe now, and knows it?  One that has just started would only find it gone. */
 static bool
 has_worker(Oid pipe)
 {
@@ -362,7 +362,7 @@ has_worker(Oid pipe)
 
 	LWLockAcquire(penstock_engine->lock, LW_SHARED);
 	slot = penstock_slot_find(MyDatabaseId, pipe, false);
-	result = slot != NULL && slot->pid != 0;
+	result = slot != NULL && slot->pid != 0 && slot->pipe_stat.loaded;
 	LWLockRelease(penstock_engine->lock);
 	return result;
 }

@@ -342,6 +342,9 @@ load(PenstockPipe *pipe)
 	MemoryContextSwitchTo(old);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	LWLockAcquire(penstock_engine->lock, LW_EXCLUSIVE);
+	pipe->slot->pipe_stat.loaded = pipe->row != NULL;
+	LWLockRelease(penstock_engine->lock);
 	penstock_tail_listen(MyDatabaseId, NULL);
 	if (pipe->row != NULL && pipe->connector == NULL)
 		penstock_tail_listen(MyDatabaseId, MyLatch);
