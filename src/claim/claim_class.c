@@ -263,10 +263,7 @@ penstock_claim_class_train(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a dictionary has between 1 kB and 1 MB")));
-	if (level < 1 || level > 19)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the level must be between 1 and 19")));
+	(void) penstock_claim_check_level(level);
 	if (VARSIZE_ANY_EXHDR(class_name) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

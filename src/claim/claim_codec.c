@@ -58,6 +58,16 @@ room_for(Size length)
 	return output;
 }
 
+int
+penstock_claim_check_level(int level)
+{
+	if (level < 1 || level > 19)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the level must be between 1 and 19")));
+	return level;
+}
+
 uint32
 penstock_claim_crc(const char *data, Size length)
 {

@@ -51,13 +51,7 @@ penstock_claim_options(FunctionCallInfo fcinfo, int n, PenstockClaimOptions *opt
 	if (!PG_ARGISNULL(n))
 		options->class_name = text_to_cstring(PG_GETARG_TEXT_PP(n));
 	if (!PG_ARGISNULL(n + 1))
-	{
-		options->level = PG_GETARG_INT32(n + 1);
-		if (options->level < 1 || options->level > 19)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the level must be between 1 and 19")));
-	}
+		options->level = penstock_claim_check_level(PG_GETARG_INT32(n + 1));
 	if (!PG_ARGISNULL(n + 2))
 		options->expires_at = PG_GETARG_TIMESTAMPTZ(n + 2);
 }

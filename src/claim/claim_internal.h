@@ -43,6 +43,8 @@ extern void penstock_claim_compress(const char *raw, uint32 length, int level, C
 /* Writes exactly raw_length bytes to raw; ERRCODE_DATA_CORRUPTED naming the claim. */
 extern void penstock_claim_decompress(const PenstockClaim *claim, const ClaimFrame *frame, ClaimDictionary *dictionary,
 									  char *raw, uint32 raw_length);
+/* The level of zstd that a user has given; ERRCODE_INVALID_PARAMETER_VALUE. */
+extern int	penstock_claim_check_level(int level);
 extern uint32 penstock_claim_crc(const char *data, Size length);
 pg_noreturn extern void penstock_claim_damaged(const PenstockClaim *claim, const char *detail,...) pg_attribute_printf(2, 3);
 
