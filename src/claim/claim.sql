@@ -108,7 +108,8 @@ COMMENT ON FUNCTION penstock.claim_hash_extended(penstock.claim, bigint) IS 'has
 
 CREATE OPERATOR CLASS penstock.claim_ops DEFAULT FOR TYPE penstock.claim USING btree AS
   OPERATOR 1 pg_catalog.<, OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,
-  FUNCTION 1 penstock.claim_cmp(penstock.claim, penstock.claim);
+  FUNCTION 1 penstock.claim_cmp(penstock.claim, penstock.claim),
+  FUNCTION 4 pg_catalog.btequalimage(oid);
 CREATE OPERATOR CLASS penstock.claim_ops DEFAULT FOR TYPE penstock.claim USING hash AS
   OPERATOR 1 pg_catalog.=, FUNCTION 1 penstock.claim_hash(penstock.claim),
   FUNCTION 2 penstock.claim_hash_extended(penstock.claim, bigint);
