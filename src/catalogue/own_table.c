@@ -57,16 +57,15 @@ penstock_own_table_open(const char *name, LOCKMODE lockmode, int natts)
 	return table;
 }
 
-/* The row of key in a table: a copy, or NULL. */
 HeapTuple
-penstock_own_table_find(PenstockOwnTable *table, Oid key)
+penstock_own_table_find(PenstockOwnTable *table, Oid key, Snapshot snapshot)
 {
 	ScanKeyData scankey;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(key));
-	scan = systable_beginscan(table->rel, table->index, OidIsValid(table->index), NULL, 1, &scankey);
+	scan = systable_beginscan(table->rel, table->index, OidIsValid(table->index), snapshot, 1, &scankey);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		tuple = heap_copytuple(tuple);
@@ -84,7 +83,7 @@ penstock_own_table_write(const char *name, int natts, Oid key, Datum *values, bo
 		CatalogTupleInsert(table.rel, tuple);
 	else
 	{
-		HeapTuple	old = penstock_own_table_find(&table, key);
+		HeapTuple	old = penstock_own_table_find(&table, key, NULL);
 
 		if (!HeapTupleIsValid(old))
 			elog(ERROR, "penstock.%s has no row for %u", name, key);
@@ -100,7 +99,7 @@ void
 penstock_own_table_delete(const char *name, int natts, Oid key)
 {
 	PenstockOwnTable table = penstock_own_table_open(name, RowExclusiveLock, natts);
-	HeapTuple	old = penstock_own_table_find(&table, key);
+	HeapTuple	old = penstock_own_table_find(&table, key, NULL);
 
 	if (HeapTupleIsValid(old))
 	{

@@ -220,7 +220,7 @@ PenstockPipeRow *
 penstock_pipe_get(Oid pipe)
 {
 	PenstockOwnTable table = penstock_own_table_open("pipe", AccessShareLock, PIPE_NATTS);
-	HeapTuple	tuple = penstock_own_table_find(&table, pipe);
+	HeapTuple	tuple = penstock_own_table_find(&table, pipe, NULL);
 	PenstockPipeRow *row = NULL;
 
 	if (HeapTupleIsValid(tuple))

@@ -167,7 +167,7 @@ PenstockViewRow *
 penstock_registry_get(Oid relid)
 {
 	PenstockOwnTable table = penstock_own_table_open("continuous_view", AccessShareLock, VIEW_NATTS);
-	HeapTuple	tuple = penstock_own_table_find(&table, relid);
+	HeapTuple	tuple = penstock_own_table_find(&table, relid, NULL);
 	PenstockViewRow *row = NULL;
 
 	if (HeapTupleIsValid(tuple))
@@ -186,7 +186,7 @@ bool
 penstock_registry_is_new(Oid relid)
 {
 	PenstockOwnTable table = penstock_own_table_open("continuous_view", AccessShareLock, VIEW_NATTS);
-	HeapTuple	tuple = penstock_own_table_find(&table, relid);
+	HeapTuple	tuple = penstock_own_table_find(&table, relid, NULL);
 	bool		result = HeapTupleIsValid(tuple) &&
 		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
 
@@ -278,14 +278,14 @@ penstock_position_delete(Oid consumer)
 }
 
 /*
- * penstock_position_get reads a consumer's position into *position, snapshots in the current context;
- * false if there is none.
+ * penstock_position_get reads a consumer's position, as the snapshot (NULL: the latest) sees it, into *position, whose own
+ * snapshots are in the current context; false if there is none.
  */
 bool
-penstock_position_get(Oid consumer, PenstockPosition *position)
+penstock_position_get(Oid consumer, Snapshot snapshot, PenstockPosition *position)
 {
 	PenstockOwnTable table = penstock_own_table_open("position", AccessShareLock, POSITION_NATTS);
-	HeapTuple	tuple = penstock_own_table_find(&table, consumer);
+	HeapTuple	tuple = penstock_own_table_find(&table, consumer, snapshot);
 	Datum		values[POSITION_NATTS];
 	bool		isnull[POSITION_NATTS];
 

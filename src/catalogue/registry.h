@@ -53,6 +53,6 @@ extern void penstock_position_update(Oid consumer, const PenstockPosition *posit
 extern void penstock_position_delete(Oid consumer);
 /* Raises ERRCODE_OBJECT_IN_USE if some consumer's slice ends at an address in the stream. */
 extern void penstock_position_check_rewrite(Oid stream);
-extern bool penstock_position_get(Oid consumer, PenstockPosition *position);
+extern bool penstock_position_get(Oid consumer, Snapshot snapshot, PenstockPosition *position);
 
 #endif							/* PENSTOCK_REGISTRY_H */

@@ -175,7 +175,7 @@ check_running(Oid relid)
 				 errmsg("continuous view \"%s\" was created or changed in this transaction",
 						get_rel_name(relid)),
 				 errhint("Commit first.")));
-	if (!penstock_position_get(relid, &position))
+	if (!penstock_position_get(relid, NULL, &position))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("continuous view \"%s\" has not been populated", get_rel_name(relid)),

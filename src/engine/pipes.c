@@ -95,7 +95,7 @@ penstock_engine_pipe_positions(Oid stream, Datum **positions)
 		PenstockPosition position;
 
 		if (reads(lfirst(lc), stream) &&
-			penstock_position_get(((PenstockPipeRow *) lfirst(lc))->oid, &position))
+			penstock_position_get(((PenstockPipeRow *) lfirst(lc))->oid, NULL, &position))
 			(*positions)[n++] = position.lower;
 	}
 	return n;

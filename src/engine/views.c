@@ -107,7 +107,7 @@ penstock_engine_read_views(Engine *engine)
 		EngineView *view;
 
 		/* registered, but not filled: WITH NO DATA */
-		if (!penstock_position_get(row->relid, &position))
+		if (!penstock_position_get(row->relid, NULL, &position))
 			continue;
 
 		view = make_view(engine, row, &position);
@@ -159,7 +159,7 @@ penstock_engine_views_known(Engine *engine)
 		PenstockPosition position;
 		EngineView *view;
 
-		if (!penstock_position_get(row->relid, &position))
+		if (!penstock_position_get(row->relid, NULL, &position))
 			continue;
 		view = find_view(engine->views, row->relid);
 		if (view == NULL || !penstock_position_equal(&view->stored, &position))

@@ -179,7 +179,7 @@ penstock_pipe_stream_step(PenstockPipe *pipe)
 	{
 		PenstockPosition stored;
 
-		if (!penstock_position_get(pipe->oid, &stored))
+		if (!penstock_position_get(pipe->oid, NULL, &stored))
 			ereport(ERROR,
 					(errcode(ERRCODE_PENSTOCK_STOPPED),
 					 errmsg("pipe \"%s\" has no position", pipe->row->name)));

@@ -137,7 +137,7 @@ save_stored(PenstockView *view, SaveReceiver *r)
 	table_close(rel, AccessShareLock);
 }
 
-/* What the events between the view's position and this snapshot would add. */
+/* What the events between the view's position, as this snapshot sees it, and the snapshot would add. */
 static void
 save_pending(PenstockView *view, SaveReceiver *r)
 {
@@ -147,7 +147,7 @@ save_pending(PenstockView *view, SaveReceiver *r)
 	PenstockPosition from;
 	PenstockRunAs run;
 
-	if (!penstock_position_get(view->relid, &from))
+	if (!penstock_position_get(view->relid, GetActiveSnapshot(), &from))
 		return;
 	list_sort(streams, list_oid_cmp);
 	penstock_run_as_begin(&run, view->owner, view->row.settings);

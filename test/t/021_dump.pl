@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
+use Penstock::Session;
 use Penstock::Test;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -86,6 +87,23 @@ for my $how (qw(plain custom))
 	is(sql('SELECT sum(n) FROM by_name'), '3150', "$how: a lookup goes on");
 	is(sql(differences('of_parts', 'SELECT k, sum(v) FROM parts GROUP BY k')), '0', "$how: partitions go on");
 	is(sql('SELECT n FROM from_now'), '51', "$how: a view that was not filled goes on");
+}
+
+# a dump is of its snapshot: the engine consumes, while it runs, events that the snapshot has and the view had not yet
+{
+	sql("SELECT penstock.pause('total'); INSERT INTO events SELECT now(), 1, 1, 'seen' FROM generate_series(1, 7)");
+	my $dump = Penstock::Session->new($node, 'postgres');
+	my $snapshot = $dump->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_export_snapshot()');
+	my $expected = $dump->query('SELECT count(*) FROM events') + 3000;
+	sql("INSERT INTO events SELECT now(), 1, 1, 'unseen' FROM generate_series(1, 70); SELECT penstock.resume('total'); SELECT penstock.catch_up()");
+	isnt(sql('SELECT n FROM total'), $expected, 'the view has gone on');
+	$node->command_ok([ 'pg_dump', '--no-sync', "--snapshot=$snapshot", '-f', "$path/late.sql", $node->connstr($db) ], 'dump of a snapshot');
+	$dump->quit;
+	sql('CREATE DATABASE late');
+	$node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', "$path/late.sql", $node->connstr('late') ], 'its restore');
+	local $db = 'late';
+	sql('SELECT penstock.resume(); SELECT penstock.catch_up()');
+	is(sql('SELECT n FROM total'), $expected, 'the restored view has what the snapshot has');
 }
 
 # a dump without data restores to empty views that work
