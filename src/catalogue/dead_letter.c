@@ -17,6 +17,7 @@
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalogue/own_table.h"
@@ -62,18 +63,28 @@ put_bytes(Datum *values, bool *isnull, int column, const char *bytes, int length
 	values[column - 1] = bytes ? PointerGetDatum(cstring_to_text_with_len(bytes, length)) : (Datum) 0;
 }
 
+/* Writes a row, with the next id. */
+static void
+write_letter(Datum *values, const bool *isnull)
+{
+	PenstockOwnTable table = penstock_own_table_open("dead_letter", RowExclusiveLock, LETTER_NATTS);
+
+	values[LETTER_ID - 1] = Int64GetDatum(nextval_internal(penstock_own_table_oid("dead_letter_id_seq"), false));
+	CatalogTupleInsert(table.rel, heap_form_tuple(RelationGetDescr(table.rel), values, unconstify(bool *, isnull)));
+	table_close(table.rel, NoLock);
+	CommandCounterIncrement();
+}
+
 /*
  * penstock_dead_letter_add stores an event that could not be worked on, in the current transaction.
  */
 void
 penstock_dead_letter_add(const PenstockDeadLetter *letter)
 {
-	PenstockOwnTable table = penstock_own_table_open("dead_letter", RowExclusiveLock, LETTER_NATTS);
 	const PenstockMessage *message = letter->message;
 	Datum		values[LETTER_NATTS] = {0};
 	bool		isnull[LETTER_NATTS] = {false};
 
-	values[LETTER_ID - 1] = Int64GetDatum(nextval_internal(penstock_own_table_oid("dead_letter_id_seq"), false));
 	values[LETTER_PIPE - 1] = ObjectIdGetDatum(letter->pipe);
 	put_text(values, isnull, LETTER_PIPE_NAME, letter->pipe_name);
 	values[LETTER_OWNER - 1] = ObjectIdGetDatum(letter->owner);
@@ -98,10 +109,41 @@ penstock_dead_letter_add(const PenstockDeadLetter *letter)
 	put_text(values, isnull, LETTER_DETAIL, letter->detail);
 	values[LETTER_FAILED_AT - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[LETTER_REDRIVE - 1] = BoolGetDatum(false);
+	write_letter(values, isnull);
+}
 
-	CatalogTupleInsert(table.rel, heap_form_tuple(RelationGetDescr(table.rel), values, isnull));
-	table_close(table.rel, NoLock);
-	CommandCounterIncrement();
+void
+penstock_dead_letter_restore(Oid pipe, const char *pipe_name, Oid owner, Oid source, const Datum *columns, const bool *isnull)
+{
+	Datum		values[LETTER_NATTS] = {0};
+	bool		nulls[LETTER_NATTS] = {false};
+
+	values[LETTER_PIPE - 1] = ObjectIdGetDatum(pipe);
+	put_text(values, nulls, LETTER_PIPE_NAME, pipe_name);
+	values[LETTER_OWNER - 1] = ObjectIdGetDatum(owner);
+	values[LETTER_SOURCE - 1] = ObjectIdGetDatum(source);
+	memcpy(&values[LETTER_PARTITION - 1], columns, (LETTER_NATTS - LETTER_PARTITION + 1) * sizeof(Datum));
+	memcpy(&nulls[LETTER_PARTITION - 1], isnull, (LETTER_NATTS - LETTER_PARTITION + 1) * sizeof(bool));
+	write_letter(values, nulls);
+}
+
+List *
+penstock_dead_letter_owners(void)
+{
+	PenstockOwnTable table = penstock_own_table_open("dead_letter", AccessShareLock, LETTER_NATTS);
+	SysScanDesc scan = systable_beginscan(table.rel, InvalidOid, false, GetActiveSnapshot(), 0, NULL);
+	List	   *owners = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+
+		owners = list_append_unique_oid(owners, DatumGetObjectId(heap_getattr(tuple, LETTER_OWNER, RelationGetDescr(table.rel), &isnull)));
+	}
+	systable_endscan(scan);
+	table_close(table.rel, AccessShareLock);
+	return owners;
 }
 
 /* A bytea or text column as bytes of our own; NULL if it is null. */

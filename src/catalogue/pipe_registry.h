@@ -91,6 +91,14 @@ typedef struct PenstockDeadLetter
 
 extern void penstock_dead_letter_add(const PenstockDeadLetter *letter);
 
+/*
+ * Stores one that a dump has: "columns" are those of penstock.dead_letter from partition on.  It gets an id of its own.
+ */
+extern void penstock_dead_letter_restore(Oid pipe, const char *pipe_name, Oid owner, Oid source, const Datum *columns, const bool *isnull);
+
+/* Whose dead letters there are (Oid). */
+extern List *penstock_dead_letter_owners(void);
+
 /* One that is to be sent again.  Everything in the current context; the row is locked by being deleted. */
 typedef struct PenstockRedriven
 {

@@ -59,6 +59,24 @@ CREATE FUNCTION penstock.stat_pipe_rows(
   AS 'MODULE_PATHNAME', 'penstock_stat_pipe_rows' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION penstock.stat_pipe_rows() IS 'what penstock.stat_pipe shows of the pipes'' workers';
 
+-- What pg_dump takes along: nothing is ever in this table.  What a dump finds in it the function gives, pipes first; its trigger makes pipes,
+-- seen messages and dead letters of what a restore brings.  One table, because pg_restore keeps no order between several.
+CREATE TABLE penstock.saved_pipe (kind "char" NOT NULL, pipe text NOT NULL, columns text[] NOT NULL);
+COMMENT ON TABLE penstock.saved_pipe IS 'through it a dump brings pipes back, paused, with their positions and dead letters; always empty';
+COMMENT ON COLUMN penstock.saved_pipe.kind IS 'p: a pipe, s: a message that it has seen, d: a dead letter';
+CREATE FUNCTION penstock.save_pipes() RETURNS SETOF penstock.saved_pipe
+  AS 'MODULE_PATHNAME', 'penstock_save_pipes' LANGUAGE C STABLE STRICT;
+COMMENT ON FUNCTION penstock.save_pipes() IS
+  'what pg_dump saves of this database''s pipes; events of streams that they have not taken yet are dead letters to be sent again';
+CREATE FUNCTION penstock.restore_pipe() RETURNS trigger AS 'MODULE_PATHNAME', 'penstock_restore_pipe' LANGUAGE C;
+COMMENT ON FUNCTION penstock.restore_pipe() IS 'makes a pipe, or what belongs to one, of a row of penstock.saved_pipe';
+CREATE TRIGGER restore BEFORE INSERT ON penstock.saved_pipe FOR EACH ROW EXECUTE FUNCTION penstock.restore_pipe();
+COMMENT ON TRIGGER restore ON penstock.saved_pipe IS 'makes a pipe, or what belongs to one, of each row instead';
+
+-- whoever may dump the database may dump this
+GRANT SELECT ON penstock.saved_pipe TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('penstock.saved_pipe', 'WHERE true UNION ALL SELECT s.* FROM penstock.save_pipes() s');
+
 CREATE FUNCTION penstock.pipe_text(pipe oid, OUT statements text, OUT error text) RETURNS record
   AS 'MODULE_PATHNAME', 'penstock_pipe_text' LANGUAGE C STABLE STRICT;
 COMMENT ON FUNCTION penstock.pipe_text(oid) IS 'statements and error of a pipe, for its owner and members of pg_read_all_stats; others see NULL';

@@ -113,6 +113,15 @@ batch_arguments(FunctionCallInfo fcinfo, int i, PenstockPipeRow *row)
 		row->batch_time = (int) Min(interval_ms(PG_GETARG_INTERVAL_P(i + 2), "batch_time"), PG_INT32_MAX);
 	if (!PG_ARGISNULL(i + 3))
 		row->dedup_window = interval_ms(PG_GETARG_INTERVAL_P(i + 3), "dedup_window");
+	penstock_pipe_check_batch(row);
+}
+
+/*
+ * penstock_pipe_check_batch raises ERRCODE_INVALID_PARAMETER_VALUE if a batch cannot be closed by these.
+ */
+void
+penstock_pipe_check_batch(const PenstockPipeRow *row)
+{
 	if (row->batch_rows < 1 || row->batch_rows > 10000000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -121,7 +130,7 @@ batch_arguments(FunctionCallInfo fcinfo, int i, PenstockPipeRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_bytes must be between 1 and 1073741824")));
-	if (row->batch_time > 3600000)
+	if (row->batch_time < 0 || row->batch_time > 3600000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_time must not be longer than an hour")));
@@ -168,9 +177,11 @@ check_name(const char *name)
 				 errmsg("pipe \"%s\" already exists", name)));
 }
 
-/* Two who make a pipe of one name at once: the second waits and then sees the first. */
-static void
-lock_names(void)
+/*
+ * penstock_pipe_lock_names: two who make a pipe of one name at once; the second waits and then sees the first.
+ */
+void
+penstock_pipe_lock_names(void)
 {
 	(void) penstock_pipe_lock(InvalidOid, true, true);
 }
@@ -268,7 +279,7 @@ penstock_create_pipe(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("a pipe needs a name and statements")));
-	lock_names();
+	penstock_pipe_lock_names();
 	check_name(row.name);
 	row.owner = GetUserId();
 	row.source = penstock_pipe_source(row.statements, PG_ARGISNULL(2) ? InvalidOid : PG_GETARG_OID(2));
@@ -319,7 +330,7 @@ penstock_alter_pipe(PG_FUNCTION_ARGS)
 	if (name == NULL)
 		no_such_pipe("");
 	if (new_name != NULL)
-		lock_names();
+		penstock_pipe_lock_names();
 	row = lock_pipe(name, true);
 	if (!PG_ARGISNULL(1))
 	{
@@ -421,6 +432,7 @@ with_view(PGFunction function, const char *name)
 static Datum
 set_status(const char *name, PenstockPipeStatus status)
 {
+	PenstockPosition position;
 	PenstockPipeRow *row;
 
 	refuse_in_recovery(status == PENSTOCK_PIPE_PAUSED ? "penstock.pause()" : "penstock.resume()");
@@ -430,6 +442,10 @@ set_status(const char *name, PenstockPipeStatus status)
 		row->status = status;
 		row->error = NULL;
 		penstock_pipe_update(row);
+		/* a dump has brought it: what stands in the stream was there before */
+		if (status == PENSTOCK_PIPE_ACTIVE && penstock_queue_connector(row->source) == NULL &&
+			!penstock_position_get(row->oid, NULL, &position))
+			penstock_pipe_stream_start(row, false);
 		penstock_engine_notify_at_commit();
 	}
 	return (Datum) 0;

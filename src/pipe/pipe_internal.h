@@ -23,6 +23,13 @@ extern Oid	penstock_pipe_source(const char *text, Oid wanted);
 /* The streams of a source: itself, or the leaves of a partitioned table that are streams; ascending. */
 extern List *penstock_pipe_streams(Oid source);
 
+/* ---- pipe_ddl.c ---- */
+
+/* ERRCODE_INVALID_PARAMETER_VALUE if a batch cannot be closed by these. */
+extern void penstock_pipe_check_batch(const PenstockPipeRow *row);
+/* Before a name is taken: nobody else takes one until the end of the transaction. */
+extern void penstock_pipe_lock_names(void);
+
 /* ---- pipe_statements.c: running them ---- */
 
 typedef struct PenstockPipeStatements PenstockPipeStatements;

@@ -206,6 +206,19 @@ $broker->tool('drop', 'out');
 
 sql(q{CREATE FOREIGN TABLE filled (t text) SERVER artemis OPTIONS (address 'full.up', format 'text')});
 fails(q{INSERT INTO filled SELECT repeat('x', 3000) FROM generate_series(1, 100)}, qr/ERROR:  .*"full.up"/, 'what the broker refuses is an error');
+# that an address is full is no message's fault: a pipe waits for room
+sql(q{
+	CREATE TABLE to_be_sent (t text) USING stream;
+	CREATE FOREIGN TABLE filling (t text) SERVER artemis OPTIONS (address 'full.later', format 'text');
+	CALL penstock.create_pipe('filling', 'INSERT INTO filling SELECT t FROM to_be_sent')});
+fails(q{INSERT INTO filling SELECT repeat('x', 3000) FROM generate_series(1, 100)}, qr/ERROR:  .*"full.later"/, 'a full address');
+sql(q{INSERT INTO to_be_sent VALUES ('y')});
+becomes(q{SELECT state ~ 'waiting|running' AND last_error ~ 'full.later' FROM penstock.stat_pipe WHERE pipe = 'filling'}, 'true', 'a pipe waits for room in it');
+$broker->tool('drop', 'full.later');
+sql(q{SELECT penstock.catch_up('filling')});
+is(scalar(() = $broker->tool('receive', 'full.later', 1) =~ /^y$/mg), 1, 'and goes on when there is some');
+is(sql(q{SELECT count(*) FROM penstock.dead_letter WHERE pipe_name = 'filling'}), '0', 'without a dead letter');
+sql(q{CALL penstock.drop_pipe('filling')});
 fails(q{INSERT INTO all_there_is (payload, delivery_count) VALUES ('x', 3)}, qr/"delivery_count" of an AMQP message cannot be written/, 'what only the broker says cannot be written');
 fails(q{INSERT INTO all_there_is (payload, priority) VALUES ('x', 1000)}, qr/"priority" of an AMQP message must be a number from 0 to 255/, 'nor what does not fit');
 

@@ -35,6 +35,7 @@ struct PenstockProducer
 	int			unsettled;		/* sent, and no answer yet */
 	bool		begun;			/* something was sent since the last flush */
 	bool		refused;		/* the broker did not accept one */
+	PenstockOutcome refusal_outcome;
 	PenstockFault refusal;
 };
 
@@ -42,6 +43,29 @@ static const PenstockConnectorApi *
 api(void)
 {
 	return penstock_connector_api();
+}
+
+/*
+ * Does the outcome say something of the broker, or of the address, rather than of the message?  Then the same message is sent again later.
+ * "Rejected" is for invalid messages (AMQP 1.0, part 3.4), but brokers also reject what they have no room for or, for the moment, no rights.
+ */
+static bool
+is_of_broker(uint64_t state, pn_disposition_t *disposition)
+{
+	static const char *const names[] = {
+		"amqp:unauthorized-access", "amqp:resource-limit-exceeded", "amqp:not-found", "amqp:resource-deleted", "amqp:resource-locked",
+		"amqp:internal-error", "amqp:illegal-state"
+	};
+	const char *name = pn_condition_get_name(pn_disposition_condition(disposition));
+
+	if (state == PN_MODIFIED)
+		return !pn_disposition_is_undeliverable(disposition);
+	if (state != PN_REJECTED)
+		return true;
+	for (int i = 0; name != NULL && i < lengthof(names); i++)
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	return false;
 }
 
 /* The broker has decided on a message.  In the driver's event loop. */
@@ -62,7 +86,8 @@ on_delivery(void *arg, pn_delivery_t *delivery)
 	{
 		producer->refused = true;
 		condition = pn_disposition_condition(pn_delivery_remote(delivery));
-		(void) penstock_fault(&producer->refusal, PENSTOCK_REFUSED, ERRCODE_FDW_ERROR,
+		producer->refusal_outcome = is_of_broker(state, pn_delivery_remote(delivery)) ? PENSTOCK_AWAY : PENSTOCK_REFUSED;
+		(void) penstock_fault(&producer->refusal, producer->refusal_outcome, ERRCODE_FDW_ERROR,
 							  "the broker did not accept a message for AMQP address \"%s\": it was %s", producer->address,
 							  state == PN_REJECTED ? "rejected" : state == PN_RELEASED ? "released" :
 							  state == PN_MODIFIED ? "handed back" : "settled without an outcome");
@@ -195,7 +220,7 @@ give_up(PenstockProducer *producer, PenstockOutcome outcome, PenstockFault *faul
 	if (producer->refused)
 	{
 		*fault = producer->refusal;
-		outcome = PENSTOCK_REFUSED;
+		outcome = producer->refusal_outcome;
 	}
 	penstock_amqp_abort(producer);
 	return outcome;
