@@ -1,5 +1,5 @@
 # Kafka: each message is in the database exactly once, and in order, while the worker, the server and the broker are killed and the broker
-# is cut off.
+# is cut off; and two pipes write what arrives to other topics, at least once, one of them in transactions of Kafka.
 use strict;
 use warnings;
 use Penstock::Test;
@@ -25,7 +25,7 @@ sub lost
 }
 
 my ($servers, $topic) = ($kafka->servers('PROXY'), 'events');
-$kafka->tool('create', $topic, 3);
+$kafka->tool('create', $_, 3) for $topic, qw(out whole);
 sql(qq{
 	CREATE EXTENSION penstock_kafka;
 	CREATE SERVER k FOREIGN DATA WRAPPER kafka OPTIONS (bootstrap_servers '$servers', connect_timeout '3 s', request_timeout '3 s');
@@ -34,6 +34,10 @@ sql(qq{
 	CREATE TABLE sink (id bigserial, n int, p int, o bigint);
 	CREATE TABLE events_stream (n int, p int) USING stream;
 	CREATE MATERIALIZED VIEW by_partition USING continuous AS SELECT p, count(*) AS n, sum(n) AS sum FROM events_stream GROUP BY p;
+	CREATE FOREIGN TABLE out (n int) SERVER k OPTIONS (topic 'out');
+	CREATE FOREIGN TABLE whole (n int) SERVER k OPTIONS (topic 'whole', transactional_id 'whole');
+	CALL penstock.create_pipe('out', 'INSERT INTO out SELECT n FROM events_stream', batch_rows => 1000);
+	CALL penstock.create_pipe('whole', 'INSERT INTO whole SELECT n FROM events_stream', batch_rows => 1000);
 	CALL penstock.create_pipe('events', 'INSERT INTO sink (n, p, o) SELECT n, p, o FROM events; INSERT INTO events_stream SELECT n, p FROM events',
 		batch_rows => 1000)});
 
@@ -58,6 +62,13 @@ is(sql('SELECT count(*) FROM (SELECT o <= lag(o) OVER (PARTITION BY p ORDER BY i
 is(sql('SELECT sum("offset") FROM penstock.source_position'), $last, 'the stored positions are the ends');
 sql(q{SELECT penstock.catch_up('by_partition')});
 is(sql(differences('by_partition', 'SELECT p, count(*), sum(n) FROM sink GROUP BY p')), '0', 'and a continuous view has counted each once');
+for my $sink (qw(out whole))
+{
+	sql("SELECT penstock.catch_up('$sink')");
+	my ($sent, $numbers, $least, $most) = split /\|/, sql("SELECT count(*), count(DISTINCT n), min(n), max(n) FROM $sink");
+	is("$numbers|$least|$most", "$last|1|$last", "$sink: each number has been written, at least once");
+	note("$sink: " . ($sent - $numbers) . ' twice');
+}
 is(sql('SELECT count(*) FROM penstock.dead_letter'), '0', 'no dead letter');
 ok(slurp_file($node->logfile) !~ /does not end and is left behind/, 'no client of the library was left behind');
 
