@@ -142,13 +142,13 @@ static const char letters_query[] =
 
 /* What a pipe says and has failed at is its owner's business, or that of one who dumps databases. */
 static void
-check_may_save(Oid owner, const char *pipe)
+check_may_save(Oid owner, const char *what)
 {
 	if (!has_privs_of_role(GetUserId(), owner) && !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_DATA))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for pipe \"%s\"", pipe),
-				 errdetail("Only its owner and members of role pg_read_all_data can save it."),
+				 errmsg("permission denied for %s", what),
+				 errdetail("Only the owner and members of role pg_read_all_data can save it."),
 				 errhint("Make the dump as a member of pg_read_all_data.")));
 }
 
@@ -160,9 +160,13 @@ pipes_to_save(void)
 	ListCell   *lc;
 
 	foreach(lc, rows)
-		check_may_save(((PenstockPipeRow *) lfirst(lc))->owner, ((PenstockPipeRow *) lfirst(lc))->name);
+	{
+		PenstockPipeRow *row = lfirst(lc);
+
+		check_may_save(row->owner, psprintf("pipe \"%s\"", row->name));
+	}
 	foreach(lc, penstock_dead_letter_owners())
-		check_may_save(lfirst_oid(lc), "of a dead letter");
+		check_may_save(lfirst_oid(lc), "the dead letters of others");
 	return rows;
 }
 

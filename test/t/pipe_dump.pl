@@ -162,9 +162,12 @@ for my $how (qw(plain custom auditor))
 	my ($out, $err);
 	local $db = 'kept';
 	$node->psql($db, 'SET ROLE reader; SELECT * FROM penstock.save_pipes()', stdout => \$out, stderr => \$err);
-	like($err, qr/ERROR:  permission denied for pipe "[^\n]*"\nDETAIL:  Only its owner and members of role pg_read_all_data can save it/, 'not everybody may save pipes');
+	like($err, qr/ERROR:  permission denied for pipe "[^\n]*"\nDETAIL:  Only the owner and members of role pg_read_all_data can save it/, 'not everybody may save pipes');
 	$node->psql($db, 'SET ROLE keeper; SELECT count(*) > 0 FROM penstock.save_pipes()', stdout => \$out, stderr => \$err);
 	is($out, 't', 'the owner of all of them may');
+	$node->psql('copy_plain', q{DO $$ DECLARE p text; BEGIN FOR p IN SELECT name FROM penstock.pipe LOOP CALL penstock.drop_pipe(p); END LOOP; END $$;
+		SET ROLE reader; SELECT * FROM penstock.save_pipes()}, stderr => \$err);
+	like($err, qr/ERROR:  permission denied for the dead letters of others/, 'nor dead letters of pipes that are gone');
 	sql(q{CREATE TABLE public.private (k int) USING stream; GRANT SELECT ON public.private TO keeper; CREATE TABLE public.target (k int); GRANT ALL ON public.target TO keeper;
 		SET ROLE keeper; CALL penstock.create_pipe('private', 'INSERT INTO public.target SELECT k FROM public.private', active => false)});
 	sql('INSERT INTO private VALUES (1); REVOKE SELECT ON private FROM keeper');
