@@ -429,23 +429,50 @@ with_view(PGFunction function, const char *name)
 	return DirectFunctionCall1(function, ObjectIdGetDatum(relid));
 }
 
+static bool
+is_restored(const PenstockPipeRow *row)
+{
+	PenstockPosition position;
+
+	return get_rel_relkind(row->source) != RELKIND_FOREIGN_TABLE && !penstock_position_get(row->oid, NULL, &position);
+}
+
+/*
+ * Pipes over streams that a dump has brought have no position until the first pipe is resumed: what stands in the streams then was there
+ * before.  From then on events count for all of them, also for those that are resumed later.
+ */
+static void
+start_restored(void)
+{
+	bool		locked = false;
+	ListCell   *lc;
+
+	foreach(lc, penstock_pipe_list())
+	{
+		if (!is_restored(lfirst(lc)))
+			continue;
+		if (!locked)
+			penstock_pipe_lock_names();
+		locked = true;
+		if (is_restored(lfirst(lc)))
+			penstock_pipe_stream_start(lfirst(lc), false);
+	}
+}
+
 static Datum
 set_status(const char *name, PenstockPipeStatus status)
 {
-	PenstockPosition position;
 	PenstockPipeRow *row;
 
 	refuse_in_recovery(status == PENSTOCK_PIPE_PAUSED ? "penstock.pause()" : "penstock.resume()");
+	if (status == PENSTOCK_PIPE_ACTIVE)
+		start_restored();
 	row = lock_pipe(name, false);
 	if (row->status != status && !(status == PENSTOCK_PIPE_PAUSED && row->status == PENSTOCK_PIPE_FAILED))
 	{
 		row->status = status;
 		row->error = NULL;
 		penstock_pipe_update(row);
-		/* a dump has brought it: what stands in the stream was there before */
-		if (status == PENSTOCK_PIPE_ACTIVE && penstock_queue_connector(row->source) == NULL &&
-			!penstock_position_get(row->oid, NULL, &position))
-			penstock_pipe_stream_start(row, false);
 		penstock_engine_notify_at_commit();
 	}
 	return (Datum) 0;
