@@ -119,25 +119,6 @@ key_before(const char *value, int *length)
 	return unescape(start, length);
 }
 
-/*
- * The value below a path that probably comes next, if its key stands just before this value in the text; otherwise NULL, and the key has to be
- * looked at.  Before the key's first quote stands at least a brace.
- */
-static inline PenstockPath *
-guess_key(PenstockPath *path, const char *text, const char *value)
-{
-	PenstockPath *guess = path->nkeys > 0 ? path->keys[path->expected] : NULL;
-	const char *end = value[-1] == ' ' ? value - 2 : value - 1;
-
-	if (guess == NULL || end - text < guess->key_length + 3 || end[0] != ':' || end[-1] != '"' ||
-		end[-2 - guess->key_length] != '"' || end[-3 - guess->key_length] == '\\' ||
-		memcmp(end - 1 - guess->key_length, guess->key, guess->key_length) != 0)
-		return NULL;
-	if (++path->expected == path->nkeys)
-		path->expected = 0;
-	return guess;
-}
-
 /* A column that the value goes to, for the error if it cannot be read. */
 static const char *
 column_of(const JsonState *state, const PenstockPath *path)
@@ -230,7 +211,6 @@ field_start(void *arg, char *unused, bool isnull)
 {
 	JsonState  *state = arg;
 	JsonFrame  *frame = current_frame(state);
-	PenstockPath *path;
 	const char *key;
 	int			length;
 
@@ -239,12 +219,6 @@ field_start(void *arg, char *unused, bool isnull)
 	/* at the message's end, the parser has yet to complain */
 	if (state->value_start == NULL || (frame == NULL && state->nwatching == 0))
 		PENSTOCK_JSON_DONE;
-	if (state->nwatching == 0 &&
-		(path = guess_key(frame->path, state->lex->input, state->value_start)) != NULL)
-	{
-		expect(state, path);
-		PENSTOCK_JSON_DONE;
-	}
 	key = key_before(state->value_start, &length);
 	if (state->nwatching > 0)
 		penstock_json_watch_key(state, key, length);
