@@ -233,10 +233,10 @@ penstock_pipe_get(Oid pipe)
 }
 
 List *
-penstock_pipe_list(void)
+penstock_pipe_list(Snapshot snapshot)
 {
 	PenstockOwnTable table = penstock_own_table_open("pipe", AccessShareLock, PIPE_NATTS);
-	SysScanDesc scan = systable_beginscan(table.rel, InvalidOid, false, NULL, 0, NULL);
+	SysScanDesc scan = systable_beginscan(table.rel, InvalidOid, false, snapshot, 0, NULL);
 	List	   *rows = NIL;
 	HeapTuple	tuple;
 
@@ -252,7 +252,7 @@ penstock_pipe_by_name(const char *name)
 {
 	ListCell   *lc;
 
-	foreach(lc, penstock_pipe_list())
+	foreach(lc, penstock_pipe_list(NULL))
 		if (strcmp(((PenstockPipeRow *) lfirst(lc))->name, name) == 0)
 			return lfirst(lc);
 	return NULL;

@@ -10,6 +10,7 @@
 #include "connector/connector.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
+#include "utils/snapshot.h"
 
 typedef enum PenstockPipeStatus
 {
@@ -57,8 +58,8 @@ extern void penstock_pipe_delete(Oid pipe);
 /* NULL if there is none; in the current context. */
 extern PenstockPipeRow *penstock_pipe_get(Oid pipe);
 extern PenstockPipeRow *penstock_pipe_by_name(const char *name);
-/* All of them (PenstockPipeRow *). */
-extern List *penstock_pipe_list(void);
+/* All of them (PenstockPipeRow *) that the snapshot (NULL: the latest) sees. */
+extern List *penstock_pipe_list(Snapshot snapshot);
 
 /* Places: how far a pipe has read each partition of its queue. */
 extern PenstockPlace *penstock_places_read(Oid pipe, int *n);

@@ -54,7 +54,7 @@ penstock_engine_pipes(void)
 	pipe_registry = penstock_pipe_registry_oid();
 	if (OidIsValid(pipe_registry))
 	{
-		foreach(lc, penstock_pipe_list())
+		foreach(lc, penstock_pipe_list(NULL))
 		{
 			PenstockPipeRow *row = lfirst(lc);
 
@@ -85,7 +85,7 @@ reads(const PenstockPipeRow *row, Oid stream)
 int
 penstock_engine_pipe_positions(Oid stream, Datum **positions)
 {
-	List	   *pipes = penstock_pipe_list();
+	List	   *pipes = penstock_pipe_list(NULL);
 	ListCell   *lc;
 	int			n = 0;
 

@@ -130,7 +130,7 @@ penstock_pipe_check_batch(const PenstockPipeRow *row)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_bytes must be between 1 and 1073741824")));
-	if (row->batch_time < 0 || row->batch_time > 3600000)
+	if (row->batch_time > 3600000)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_time must not be longer than an hour")));
@@ -444,19 +444,18 @@ is_restored(const PenstockPipeRow *row)
 static void
 start_restored(void)
 {
-	bool		locked = false;
+	bool		any = false;
 	ListCell   *lc;
 
-	foreach(lc, penstock_pipe_list())
-	{
-		if (!is_restored(lfirst(lc)))
-			continue;
-		if (!locked)
-			penstock_pipe_lock_names();
-		locked = true;
+	foreach(lc, penstock_pipe_list(NULL))
+		any |= is_restored(lfirst(lc));
+	if (!any)
+		return;
+	/* another session may be doing the same */
+	penstock_pipe_lock_names();
+	foreach(lc, penstock_pipe_list(NULL))
 		if (is_restored(lfirst(lc)))
 			penstock_pipe_stream_start(lfirst(lc), false);
-	}
 }
 
 static Datum
@@ -534,7 +533,7 @@ role_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, vo
 
 	if (access != OAT_DROP || !OidIsValid(penstock_pipe_registry_oid()))
 		return;
-	foreach(lc, penstock_pipe_list())
+	foreach(lc, penstock_pipe_list(NULL))
 	{
 		PenstockPipeRow *row = lfirst(lc);
 
@@ -556,7 +555,7 @@ handle_drop_owned(PenstockUtility *utility, Node *statement)
 	penstock_utility_continue(utility);
 	if (!OidIsValid(penstock_pipe_registry_oid()))
 		return;
-	foreach(lc, penstock_pipe_list())
+	foreach(lc, penstock_pipe_list(NULL))
 		if (list_member_oid(roles, ((PenstockPipeRow *) lfirst(lc))->owner))
 			drop_row(lfirst(lc));
 }
@@ -572,7 +571,7 @@ handle_reassign_owned(PenstockUtility *utility, Node *statement)
 	penstock_utility_continue(utility);
 	if (!OidIsValid(penstock_pipe_registry_oid()))
 		return;
-	foreach(lc, penstock_pipe_list())
+	foreach(lc, penstock_pipe_list(NULL))
 	{
 		PenstockPipeRow *row = lfirst(lc);
 
@@ -594,7 +593,7 @@ relation_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id
 	if (access != OAT_DROP || sub_id != 0 || !OidIsValid(penstock_pipe_registry_oid()) ||
 		object_id == penstock_pipe_registry_oid())
 		return;
-	foreach(lc, penstock_pipe_list())
+	foreach(lc, penstock_pipe_list(NULL))
 	{
 		PenstockPipeRow *row = lfirst(lc);
 

@@ -156,7 +156,7 @@ check_may_save(Oid owner, const char *what)
 static List *
 pipes_to_save(void)
 {
-	List	   *rows = penstock_pipe_list();
+	List	   *rows = penstock_pipe_list(GetActiveSnapshot());
 	ListCell   *lc;
 
 	foreach(lc, rows)
@@ -312,8 +312,12 @@ penstock_save_pipes(PG_FUNCTION_ARGS)
 	save_rows(result, letters_query);
 	/* (what connector a queue has must not be asked: pg_dump does without foreign tables) */
 	foreach(lc, pipes)
-		if (get_rel_relkind(((PenstockPipeRow *) lfirst(lc))->source) != RELKIND_FOREIGN_TABLE)
+	{
+		char		kind = get_rel_relkind(((PenstockPipeRow *) lfirst(lc))->source);
+
+		if (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE)
 			save_events(result, lfirst(lc));
+	}
 	return (Datum) 0;
 }
 
@@ -406,15 +410,31 @@ restore_places(const PenstockPipeRow *row, const Datum *values)
 	penstock_places_write(row->oid, places, n[0]);
 }
 
-/* A pipe, which is paused.  One whose source was not restored is left out, and one that is there stays as it is. */
+/* What the trigger remembers from row to row. */
+typedef struct Restore
+{
+	MemoryContext context;
+	List	   *present;		/* names of pipes that were there before (char *) */
+	Oid			last;			/* the last pipe looked for, since a dump has many rows of each */
+	char		last_name[NAMEDATALEN];
+} Restore;
+
+/*
+ * A pipe, which is paused.  One whose source was not restored is left out.  One that is there stays as it is: what the dump has besides for one of
+ * that name is not for it.
+ */
 static void
-restore_pipe(char *name, const Datum *values, const bool *isnull)
+restore_pipe(Restore *restore, char *name, const Datum *values, const bool *isnull)
 {
 	PenstockPipeRow row = {.name = name};
 
 	penstock_pipe_lock_names();
 	if (penstock_pipe_by_name(name) != NULL)
 	{
+		MemoryContext old = MemoryContextSwitchTo(restore->context);
+
+		restore->present = lappend(restore->present, pstrdup(name));
+		MemoryContextSwitchTo(old);
 		ereport(NOTICE, (errmsg("pipe \"%s\" already exists, skipping", name)));
 		return;
 	}
@@ -437,33 +457,35 @@ restore_pipe(char *name, const Datum *values, const bool *isnull)
 	penstock_pipe_check_batch(&row);
 	if (row.on_error != PENSTOCK_ON_ERROR_DEAD_LETTER && row.on_error != PENSTOCK_ON_ERROR_STOP && row.on_error != PENSTOCK_ON_ERROR_SKIP)
 		cannot_restore(name, "Its on_error is none.");
-	if (row.dedup_window < 0)
-		cannot_restore(name, "Its dedup_window is negative.");
+	if (row.batch_time < 0 || row.dedup_window < 0)
+		cannot_restore(name, "Its batch_time or its dedup_window is negative.");
 	penstock_pipe_insert(&row);
 	restore_places(&row, values);
 }
 
-/* The OID of a pipe, or InvalidOid; that of the last one is remembered, since a dump has many rows of each. */
-static Oid
-pipe_of(FunctionCallInfo fcinfo, const char *name)
+static bool
+is_present(const Restore *restore, const char *name)
 {
-	typedef struct LastPipe
-	{
-		Oid			oid;
-		char		name[NAMEDATALEN];
-	} LastPipe;
-	LastPipe   *last = fcinfo->flinfo->fn_extra;
+	ListCell   *lc;
 
-	if (last == NULL)
-		last = fcinfo->flinfo->fn_extra = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(LastPipe));
-	if (!OidIsValid(last->oid) || strcmp(last->name, name) != 0)
+	foreach(lc, restore->present)
+		if (strcmp(lfirst(lc), name) == 0)
+			return true;
+	return false;
+}
+
+/* The OID of a pipe, or InvalidOid. */
+static Oid
+pipe_of(Restore *restore, const char *name)
+{
+	if (!OidIsValid(restore->last) || strcmp(restore->last_name, name) != 0)
 	{
 		PenstockPipeRow *row = penstock_pipe_by_name(name);
 
-		last->oid = row ? row->oid : InvalidOid;
-		strlcpy(last->name, name, sizeof(last->name));
+		restore->last = row ? row->oid : InvalidOid;
+		strlcpy(restore->last_name, name, sizeof(restore->last_name));
 	}
-	return last->oid;
+	return restore->last;
 }
 
 /*
@@ -479,6 +501,7 @@ penstock_restore_pipe(PG_FUNCTION_ARGS)
 	bool		saved_null[SAVED_NATTS];
 	Datum		values[MOST_COLUMNS];
 	bool		isnull[MOST_COLUMNS];
+	Restore    *restore = fcinfo->flinfo->fn_extra;
 	char	   *name;
 	Oid			pipe;
 
@@ -499,19 +522,26 @@ penstock_restore_pipe(PG_FUNCTION_ARGS)
 		cannot_restore(name, "Its kind is none.");
 	read_columns(kind, name, saved[SAVED_COLUMNS - 1], values, isnull);
 
+	if (restore == NULL)
+	{
+		restore = fcinfo->flinfo->fn_extra = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(Restore));
+		restore->context = fcinfo->flinfo->fn_mcxt;
+	}
+	if (is_present(restore, name))
+		return PointerGetDatum(NULL);
 	switch (kind->kind)
 	{
 		case 'p':
-			restore_pipe(name, values, isnull);
+			restore_pipe(restore, name, values, isnull);
 			break;
 		case 's':
-			pipe = pipe_of(fcinfo, name);
+			pipe = pipe_of(restore, name);
 			if (OidIsValid(pipe))
 				(void) penstock_seen_add(pipe, VARDATA_ANY(DatumGetByteaPP(values[SEEN_ID])),
 										 VARSIZE_ANY_EXHDR(DatumGetByteaPP(values[SEEN_ID])), DatumGetTimestampTz(values[SEEN_AT]));
 			break;
 		case 'd':
-			penstock_dead_letter_restore(pipe_of(fcinfo, name), name, owner_of(values[LETTER_OWNER], "a dead letter of pipe", name),
+			penstock_dead_letter_restore(pipe_of(restore, name), name, owner_of(values[LETTER_OWNER], "a dead letter of pipe", name),
 										 isnull[LETTER_SOURCE] ? InvalidOid : relation_of(values[LETTER_SOURCE]),
 										 &values[LETTER_PARTITION], &isnull[LETTER_PARTITION]);
 			break;

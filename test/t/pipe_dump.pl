@@ -108,11 +108,13 @@ for my $how (qw(plain custom auditor))
 	is(sql(q{SELECT pipe_name FROM penstock.dead_letter}), 'gone', "$how: one of a pipe that is gone stays");
 
 	# what came before the dump comes again from the broker
-	$q->append('a', 1, 60, '{"n": %s}', ', id => i::text') if $how eq 'plain';
-	$q->append('k', 1, 60) if $how eq 'plain';
 	if ($how eq 'plain')
 	{
+		# (the dumped database's pipes would take some of it)
 		$node->safe_psql('kept', q{SELECT penstock.pause('ack'), penstock.pause('keyed')});
+		$node->poll_query_until('kept', q{SELECT count(*) = 0 FROM penstock.stat_pipe WHERE pid IS NOT NULL AND pipe IN ('ack', 'keyed')}) or die 'a pipe does not pause';
+		$q->append('a', 1, 60, '{"n": %s}', ', id => i::text');
+		$q->append('k', 1, 60);
 		ok(true(q{SELECT count(*) = 60 FROM "My Data".got_ack}) && true(q{SELECT count(*) = 60 FROM "My Data".got_keyed}), "$how: new messages")
 		  or diag(sql('SELECT pipe, state, last_error FROM penstock.stat_pipe'));
 		is(sql(q{SELECT count(DISTINCT n) FROM "My Data".got_ack}), '60', "$how: ids that were seen are known");
@@ -130,6 +132,12 @@ for my $how (qw(plain custom auditor))
 	$node->psql($db, 'INSERT INTO penstock.saved_pipe SELECT * FROM penstock.save_pipes()', stdout => \$out, stderr => \$err);
 	like($err, qr/NOTICE:  pipe "copy" already exists, skipping/, 'a pipe that is there stays');
 	is(sql('SELECT count(*) FROM penstock.pipe'), '5', 'as it is');
+	sql(q{SELECT penstock.pause('ack'); DELETE FROM penstock.dead_letter; INSERT INTO "My Data".s VALUES (5000)});
+	sql(q{SELECT count(penstock.resume(name)) FROM penstock.pipe});
+	sql(q{SELECT penstock.catch_up('copy'), penstock.pause('copy')});
+	sql(q{INSERT INTO "My Data".s VALUES (5001); INSERT INTO penstock.saved_pipe SELECT * FROM penstock.save_pipes(); SELECT penstock.resume('copy'); SELECT penstock.catch_up('copy')});
+	is(sql(differences('"My Data".copied', 'SELECT * FROM "My Data".s')), '0', 'and gets nothing that is not for it');
+	is(sql('SELECT count(*) FROM penstock.dead_letter'), '0', 'no dead letter either');
 	# insert(kind, column => value, ...): the saved row of pipe "copy", or of some dead letter, with other columns
 	my $insert = sub {
 		my ($kind, %changes) = @_;
@@ -142,6 +150,7 @@ for my $how (qw(plain custom auditor))
 	like($insert->('p', 2 => q{'not.there'}), qr/NOTICE:  not.there does not exist: pipe "y" is left out/, 'a source that is not there');
 	like($insert->('p', name => q{'x'}, 1 => q{'nobody here'}), qr/NOTICE:  role "nobody here" does not exist: pipe "x" is owned by/, 'an owner that is not there');
 	is(sql(q{SELECT owner = CURRENT_USER::regrole FROM penstock.pipe WHERE name = 'x'}), 't', 'is who restores');
+	sql(q{SELECT penstock.pause('copy'); INSERT INTO "My Data".s VALUES (5002)});	# a dead letter in a dump
 	like($insert->('d', 1 => q{'nobody here'}), qr/NOTICE:  role "nobody here" does not exist: a dead letter of pipe "y" is owned by/, 'nor that of a dead letter');
 	like($insert->('p', 1 => 'NULL'), qr/ERROR:  a saved row of pipe "y" cannot be restored\nDETAIL:  Its column 1 is null/, 'a null');
 	like($insert->('d', 17 => 'NULL'), qr/DETAIL:  Its column 17 is null/, 'in a dead letter');
@@ -152,7 +161,8 @@ for my $how (qw(plain custom auditor))
 	like($insert->('p', 5 => q{'x'}), qr/DETAIL:  Its on_error is none/, 'on_error');
 	like($insert->('p', 6 => q{'0'}), qr/ERROR:  batch_rows must be between 1 and 10000000/, 'batch_rows');
 	like($insert->('p', 6 => q{'many'}), qr/ERROR:  invalid input syntax for type integer: "many"/, 'a value of another type');
-	like($insert->('p', 9 => q{'-1'}), qr/DETAIL:  Its dedup_window is negative/, 'dedup_window');
+	like($insert->('p', 9 => q{'-1'}), qr/DETAIL:  Its batch_time or its dedup_window is negative/, 'dedup_window');
+	like($insert->('p', 8 => q{'-1'}), qr/DETAIL:  Its batch_time or its dedup_window is negative/, 'batch_time');
 	like($insert->('p', 12 => q{'{1}'}), qr/DETAIL:  Its position has 0 partitions, 1 offsets and 0 rows/, 'places of different lengths');
 	like($insert->('p', 11 => q{'{null}'}, 12 => q{'{1}'}, 13 => q{'{1}'}), qr/DETAIL:  Its position has a null/, 'a place that is null');
 	$node->psql($db, q{CREATE TABLE t (a int); CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION penstock.restore_pipe(); INSERT INTO t VALUES (1)}, stderr => \$err);
